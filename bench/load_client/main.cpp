@@ -1,0 +1,61 @@
+// Drives a TCP echo server, checks every byte it sends back, and measures.
+
+#include <sys/resource.h>
+
+#include <exception>
+#include <string>
+
+#include "echo_load.h"
+#include "exchange_load.h"
+#include "options.h"
+#include "report.h"
+#include "session.h"
+
+namespace load_client {
+namespace {
+
+// A descriptor per connection and some for the rest. Only root may raise the hard limit.
+void ensure_descriptors(unsigned connections) {
+  const rlim_t needed = connections + 64;
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= needed) return;
+  limit.rlim_cur = needed;
+  if (limit.rlim_max < needed) limit.rlim_max = needed;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    throw RunError("the limit of open files is too low for " + std::to_string(connections) +
+                   " connections (ulimit -n)");
+  }
+}
+
+template <typename Load>
+void run_load(Session& session) {
+  Load load(session);
+  session.run(load);
+}
+
+int run(const Options& options) {
+  Result failed;
+  try {
+    ensure_descriptors(options.connections);
+    Session session(options);
+    try {
+      if (options.mode == Mode::echo) {
+        run_load<EchoLoad>(session);
+      } else {
+        run_load<ExchangeLoad>(session);
+      }
+    } catch (const std::exception& error) {
+      session.abandon(error.what());
+    }
+    return report(options, session.result());
+  } catch (const std::exception& error) {
+    failed.error = error.what();
+  }
+  return report(options, failed);
+}
+
+}  // namespace
+}  // namespace load_client
+
+int main(int argc, char** argv) { return load_client::run(load_client::parse_options(argc, argv)); }

@@ -1,0 +1,135 @@
+"""Starting echo servers, driving them with the load client, and ending them whatever happens."""
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import resource
+import select
+import shlex
+import signal
+import subprocess
+import time
+
+PR_SET_PDEATHSIG = 1
+START_SECONDS = 30  # under valgrind a start takes its time
+
+
+class BenchError(Exception):
+    """A measurement cannot be made; the text is for the user."""
+
+
+def pick_cores():
+    """A core for the server and another for the client, or (None, None): then nothing is pinned."""
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+
+
+def in_child(core):
+    """Runs in the child before exec: pinned, and killed by the kernel should this script die."""
+    def prepare():
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if core is not None:
+            os.sched_setaffinity(0, {core})
+    return prepare
+
+
+class Server:
+    """A running echo server. Any program that says `listening on ADDRESS:PORT` first will do."""
+
+    def __init__(self, command, core=None):
+        self.command = shlex.split(command) if isinstance(command, str) else list(command)
+        try:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                preexec_fn=in_child(core))
+        except OSError as error:
+            raise BenchError(f"cannot start {self.command[0]}: {error.strerror}") from error
+        self.pid = self._process.pid
+        try:
+            self.address, self.port = self._read_address()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _read_address(self):
+        output = b""
+        deadline = time.monotonic() + START_SECONDS
+        descriptor = self._process.stdout.fileno()
+        while b"\n" not in output:
+            ready, _, _ = select.select([descriptor], [], [], max(0, deadline - time.monotonic()))
+            piece = os.read(descriptor, 4096) if ready else b""
+            if not piece:
+                reason = "has ended" if ready else f"says nothing for {START_SECONDS} s"
+                raise BenchError(f"{shlex.join(self.command)}: {reason} instead of listening")
+            output += piece
+        line = output.decode(errors="replace").splitlines()[0]
+        match = re.match(r"listening on \[?(.*?)\]?:(\d+)\b", line)
+        if not match:
+            raise BenchError(f"{self.command[0]}: '{line}' instead of 'listening on ADDRESS:PORT'")
+        return match[1], int(match[2])
+
+    def resident_kib(self):
+        with open(f"/proc/{self.pid}/status", encoding="ascii", errors="replace") as lines:
+            return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+    def stop(self, seconds=10):
+        """Asks it to end, then makes it. Returns the exit status."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.stdout.close()
+        return self._process.wait()
+
+
+@contextlib.contextmanager
+def running(command, core=None):
+    server = Server(command, core)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def client_command(load_client, server, arguments, measure_cpu=True):
+    command = [load_client, "--address", server.address, "--port", str(server.port), "--json"]
+    if measure_cpu:
+        command += ["--pid", str(server.pid)]
+    return command + [str(argument) for argument in arguments]
+
+
+def run_client(command, core=None, seconds=300):
+    """Runs the load client to its end; returns what it found. It bounds its own time, mostly."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, preexec_fn=in_child(core), timeout=seconds,
+                              check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"the load client did not end within {seconds} s") from error
+    except OSError as error:
+        raise BenchError(f"cannot start {command[0]}: {error.strerror}") from error
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip() or f"exit status {done.returncode}"
+        raise BenchError(reason)
+    return json.loads(done.stdout)
+
+
+def raise_descriptor_limit(needed):
+    """For this process and its children. False if the hard limit forbids it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= needed:
+        return True
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, max(hard, needed)))
+        return True
+    return False
+
+
+def end_upon_signals():
+    """SIGTERM and SIGHUP end the script as Ctrl-C does: through the `finally` blocks."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)

@@ -1,0 +1,46 @@
+include(CMakePackageConfigHelpers)
+
+set(weir_cmake_dir "${CMAKE_INSTALL_LIBDIR}/cmake/weir")
+get_target_property(weir_type weir TYPE)
+
+install(
+  TARGETS weir
+  EXPORT weirTargets
+  ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+  LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+  FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(
+  EXPORT weirTargets
+  NAMESPACE weir::
+  DESTINATION "${weir_cmake_dir}")
+
+configure_package_config_file(
+  "${PROJECT_SOURCE_DIR}/cmake/weirConfig.cmake.in" "${PROJECT_BINARY_DIR}/weirConfig.cmake"
+  INSTALL_DESTINATION "${weir_cmake_dir}"
+  NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(
+  "${PROJECT_BINARY_DIR}/weirConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/weirConfig.cmake"
+              "${PROJECT_BINARY_DIR}/weirConfigVersion.cmake" DESTINATION "${weir_cmake_dir}")
+
+# The prefix is found from where weir.pc lies, so that the tree may be installed or moved anywhere.
+cmake_path(ABSOLUTE_PATH CMAKE_INSTALL_LIBDIR BASE_DIRECTORY "${CMAKE_INSTALL_PREFIX}"
+           OUTPUT_VARIABLE weir_full_libdir)
+file(RELATIVE_PATH weir_pc_to_prefix "${weir_full_libdir}/pkgconfig" "${CMAKE_INSTALL_PREFIX}")
+string(REGEX REPLACE "/$" "" weir_pc_to_prefix "${weir_pc_to_prefix}")
+foreach(kind LIBDIR INCLUDEDIR)
+  cmake_path(IS_ABSOLUTE CMAKE_INSTALL_${kind} absolute)
+  if(absolute)
+    set(weir_pc_${kind} "${CMAKE_INSTALL_${kind}}")
+  else()
+    set(weir_pc_${kind} "\${prefix}/${CMAKE_INSTALL_${kind}}")
+  endif()
+endforeach()
+# A static library needs its own libraries on every user's link line.
+if(weir_type STREQUAL "STATIC_LIBRARY")
+  set(weir_pc_requires "Requires")
+else()
+  set(weir_pc_requires "Requires.private")
+endif()
+configure_file("${PROJECT_SOURCE_DIR}/cmake/weir.pc.in" "${PROJECT_BINARY_DIR}/weir.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/weir.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")

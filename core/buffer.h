@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace weir {
+
+class Buffer;
+
+/// Where buffers come from and go back to: an engine's receive pool, or the heap.
+class BufferOwner {
+ public:
+  virtual void release(Buffer& buffer) noexcept = 0;
+
+ protected:
+  ~BufferOwner() = default;
+};
+
+/// A counted stretch of memory. The count is not atomic: a buffer lives and dies on one loop.
+class Buffer {
+ public:
+  Buffer(BufferOwner& owner, std::byte* data, std::uint32_t capacity, std::uint32_t id) noexcept
+      : owner_(&owner), data_(data), capacity_(capacity), id_(id) {}
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  [[nodiscard]] std::byte* data() const noexcept { return data_; }
+  [[nodiscard]] std::uint32_t capacity() const noexcept { return capacity_; }
+  /// The owner's own number for it.
+  [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
+  [[nodiscard]] bool shared() const noexcept { return references_ > 1; }
+  [[nodiscard]] bool unused() const noexcept { return references_ == 0; }
+
+ private:
+  friend class BufferRef;
+
+  BufferOwner* owner_;
+  std::byte* data_;
+  std::uint32_t capacity_;
+  std::uint32_t id_;
+  std::uint32_t references_ = 0;
+};
+
+/// One reference to a buffer; the last one gives it back.
+class BufferRef {
+ public:
+  BufferRef() noexcept = default;
+  explicit BufferRef(Buffer& buffer) noexcept : buffer_(&buffer) { ++buffer.references_; }
+  BufferRef(const BufferRef& other) noexcept : buffer_(other.buffer_) {
+    if (buffer_ != nullptr) ++buffer_->references_;
+  }
+  BufferRef(BufferRef&& other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
+  BufferRef& operator=(const BufferRef& other) noexcept { return *this = BufferRef(other); }
+  BufferRef& operator=(BufferRef&& other) noexcept {
+    Buffer* old = std::exchange(buffer_, std::exchange(other.buffer_, nullptr));
+    if (old != nullptr) drop(*old);
+    return *this;
+  }
+  ~BufferRef() {
+    if (buffer_ != nullptr) drop(*buffer_);
+  }
+
+  void reset() noexcept {
+    if (Buffer* buffer = std::exchange(buffer_, nullptr)) drop(*buffer);
+  }
+
+  /// Gives up the reference without giving the buffer back: somebody else is about to take it.
+  Buffer& detach() noexcept {
+    Buffer* buffer = std::exchange(buffer_, nullptr);
+    --buffer->references_;
+    return *buffer;
+  }
+
+  Buffer* operator->() const noexcept { return buffer_; }
+  Buffer& operator*() const noexcept { return *buffer_; }
+  explicit operator bool() const noexcept { return buffer_ != nullptr; }
+
+ private:
+  static void drop(Buffer& buffer) noexcept {
+    if (--buffer.references_ == 0) buffer.owner_->release(buffer);
+  }
+
+  Buffer* buffer_ = nullptr;
+};
+
+/// The whole size of a buffer, header included, up to which `make_buffer` takes recycled memory.
+inline constexpr std::size_t kSmallBuffer = 2048;
+
+/// A capacity that `make_buffer` recycles too, for moving large amounts.
+inline constexpr std::size_t kBulkBuffer = 256 << 10;
+
+/// A buffer from the heap, of `capacity` bytes. Throws `std::bad_alloc`.
+BufferRef make_buffer(std::size_t capacity);
+
+}  // namespace weir

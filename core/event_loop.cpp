@@ -1,0 +1,154 @@
+#include <weir/core/event_loop.h>
+#include <weir/core/log.h>
+
+#include <exception>
+#include <future>
+#include <stdexcept>
+#include <utility>
+
+namespace weir {
+namespace {
+
+/// Coroutines resumed in one turn before the engine is looked at again: enough to pay for the
+/// system call, few enough that a task that never waits starves nobody.
+constexpr std::size_t kReadyBatch = 256;
+
+}  // namespace
+
+EventLoop::EventLoop(LoopOptions options)
+    : options_(options),
+      name_(options.name),
+      engine_(make_engine(options)),
+      mailbox_(std::make_shared<Mailbox>(*engine_)),
+      now_(engine_->now()),
+      timers_(now_) {
+  options_.name = name_;
+  tasks_.emplace(*this);
+}
+
+EventLoop::~EventLoop() {
+  try {
+    engine_->attach();
+  } catch (const std::logic_error&) {
+    engine_->abandon();
+  } catch (const std::exception& failure) {
+    engine_->abandon();
+    report_failure(std::make_exception_ptr(failure), "the end of an event loop");
+  }
+  const Entered entered(*this);
+  ending_ = true;
+  tasks_.reset();
+  List<LoopResource> ending;
+  ending.splice_back(resources_);
+  while (LoopResource* resource = ending.pop_front()) {
+    resources_.push_back(*resource);
+    resource->end_with_loop();
+  }
+  while (!has_ended()) {
+    try {
+      turn();
+    } catch (...) {
+      report_failure(std::current_exception(), "the end of an event loop");
+      engine_->abandon();
+    }
+  }
+  mailbox_->close();
+}
+
+EventLoop& EventLoop::current() { return static_cast<EventLoop&>(Scheduler::current()); }
+
+EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
+  if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
+    throw std::logic_error("weir: this event loop is running already");
+  }
+  try {
+    loop.engine_->attach();
+  } catch (...) {
+    loop.running_.store(false, std::memory_order_release);
+    throw;
+  }
+  entered_.emplace(loop);
+}
+
+EventLoop::Running::~Running() {
+  entered_.reset();
+  loop_.running_.store(false, std::memory_order_release);
+}
+
+void EventLoop::call(const std::function<void()>& function) {
+  if (!runs_elsewhere()) {
+    const Entered entered(*this);
+    function();
+    return;
+  }
+  std::promise<void> done;
+  std::future<void> result = done.get_future();
+  // Beside the promise, so that the other thread has let go of the exception when we look at it.
+  std::exception_ptr failure;
+  // Owned by the closure alone: if the loop ends before it, the promise breaks and tells us.
+  post_function([&function, &failure, done = std::move(done)]() mutable {
+    try {
+      function();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    done.set_value();
+  });
+  result.get();
+  if (failure != nullptr) std::rethrow_exception(std::move(failure));
+}
+
+void EventLoop::run() {
+  const Running running(*this);
+  while (!mailbox_->take_stop_request()) turn();
+}
+
+void EventLoop::stop() { mailbox_->request_stop(); }
+
+TimePoint EventLoop::now() noexcept {
+  if (!now_known_) {
+    now_ = engine_->now();
+    now_known_ = true;
+  }
+  return now_;
+}
+
+TimePoint EventLoop::deadline_in(Duration delay) noexcept {
+  now_ = engine_->now();
+  now_known_ = true;
+  return after(now_, delay);
+}
+
+void EventLoop::turn(const bool* done) {
+  ++metrics_.turns;
+  metrics_.posted += mailbox_->run(*this);
+  metrics_.resumed += run_ready(kReadyBatch);
+  if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
+  while (TurnEnd* work = turn_end_.pop_front()) work->end_turn();
+  const bool over = done != nullptr ? *done : ending_ && has_ended();
+  if (over || has_ready() || !mailbox_->fall_asleep()) {
+    engine_->wait(TimePoint::min());
+  } else {
+    engine_->wait(timers_.next());
+    mailbox_->wake_up();
+  }
+  now_known_ = false;
+}
+
+Metrics EventLoop::metrics() const noexcept {
+  Metrics metrics = metrics_;
+  engine_->add_metrics(metrics);
+  return metrics;
+}
+
+void EventLoop::report_failure(std::exception_ptr failure, const char* where) noexcept {
+  try {
+    std::rethrow_exception(std::move(failure));
+  } catch (const std::exception& exception) {
+    log::write(log::Level::error, std::string("exception left ") + where + ": " + exception.what());
+  } catch (...) {
+    log::write(log::Level::error, std::string("exception of unknown type left ") + where);
+  }
+}
+
+}  // namespace weir

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <weir/coro/awaitable.h>
+
+namespace weir {
+
+/// See `as_tuple`.
+template <class A>
+class [[nodiscard("co_await it")]] AsTuple {
+ public:
+  explicit AsTuple(A&& awaitable) : held_(std::move(awaitable)) {}
+
+  bool await_ready() { return held_.awaiter().await_ready(); }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    return detail::suspend_on(held_.awaiter(), handle);
+  }
+  auto await_resume() { return detail::outcome_of(held_.awaiter()); }
+
+ private:
+  detail::HeldAwaitable<A> held_;
+};
+
+/// `co_await as_tuple(a)` gives `Outcome<T>{error, value}` and never throws `std::system_error`:
+///
+///     auto [error, chunk] = co_await as_tuple(connection.read());
+///
+/// weir's own awaitables make no exception on that path. Other exceptions pass through. Dropping
+/// it drops `a`.
+template <detail::Awaitable A>
+  requires(!std::is_lvalue_reference_v<A>)
+AsTuple<A> as_tuple(A&& awaitable) {
+  return AsTuple<A>(std::forward<A>(awaitable));
+}
+
+}  // namespace weir

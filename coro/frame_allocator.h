@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace weir {
+
+/// Memory of coroutine frames and of the loop's small pinned states, recycled by size class in a
+/// cache of the calling thread; a block may be freed on another thread than the one that took it.
+/// Under sanitizers every call goes to `operator new` and `operator delete`, because recycling
+/// would hide a use after free. Throws `std::bad_alloc`.
+void* allocate_frame(std::size_t bytes);
+void free_frame(void* block, std::size_t bytes) noexcept;
+
+/// Blocks taken and not given back, by the calling thread and by all threads that have ended.
+/// Tests compare it before and after a case.
+std::int64_t live_frames() noexcept;
+
+/// For a base class of whatever is to live in the recycling allocator.
+struct FrameAllocated {
+  static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
+  static void operator delete(void* block, std::size_t bytes) noexcept { free_frame(block, bytes); }
+};
+
+}  // namespace weir

@@ -1,0 +1,140 @@
+#pragma once
+
+#include <weir/coro/frame_allocator.h>
+#include <weir/coro/result.h>
+
+#include <coroutine>
+#include <stdexcept>
+#include <type_traits>
+#include <utility>
+
+namespace weir {
+
+template <class T = void>
+class Task;
+
+namespace detail {
+
+/// Hands control to whoever awaits the coroutine, or, where the awaiter still stands in its
+/// `await_suspend`, back to it.
+struct FinalAwaiter {
+  static constexpr bool await_ready() noexcept { return false; }
+  template <class Promise>
+  std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> finished) noexcept {
+    const std::coroutine_handle<> continuation = finished.promise().continuation;
+    return continuation ? continuation : std::noop_coroutine();
+  }
+  static constexpr void await_resume() noexcept {}
+};
+
+template <class T>
+struct TaskPromiseBase : FrameAllocated {
+  std::coroutine_handle<> continuation;
+  Result<T> result;
+
+  static std::suspend_always initial_suspend() noexcept { return {}; }
+  static FinalAwaiter final_suspend() noexcept { return {}; }
+  void unhandled_exception() noexcept { result.set_exception(std::current_exception()); }
+};
+
+template <class T>
+struct TaskPromise : TaskPromiseBase<T> {
+  Task<T> get_return_object() noexcept;
+  template <class U = T>
+    requires std::is_convertible_v<U&&, T>
+  void return_value(U&& value) {
+    this->result.set_value(std::forward<U>(value));
+  }
+};
+
+template <>
+struct TaskPromise<void> : TaskPromiseBase<void> {
+  Task<void> get_return_object() noexcept;
+  void return_void() noexcept { result.set_value(); }
+};
+
+}  // namespace detail
+
+/// A lazy coroutine: nothing of it runs before it is awaited or spawned. Owns its frame; lives
+/// and dies on one loop.
+///
+/// Awaiting it (`co_await std::move(task)`, or a temporary) runs it and gives its result, or
+/// throws what it threw; the task is empty then. It resumes its awaiter directly, on the same loop.
+///
+/// Destroying it at any suspension point is safe and cancels it: its frames unwind innermost
+/// first, whatever it waited for is let go, and nothing that had not reached it is lost.
+/// It must not be destroyed by a coroutine that it is awaiting itself; a `TaskGroup` can do that.
+template <class T>
+class [[nodiscard("a task does nothing until it is awaited or spawned")]] Task {
+ public:
+  using promise_type = detail::TaskPromise<T>;
+
+  Task() noexcept = default;
+  Task(Task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Task& operator=(Task&& other) noexcept {
+    if (this != &other) {
+      reset();
+      handle_ = std::exchange(other.handle_, nullptr);
+    }
+    return *this;
+  }
+  ~Task() { reset(); }
+
+  /// False for a task that was moved from, dropped or never made.
+  explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
+
+  /// Drops the task.
+  void reset() noexcept {
+    if (auto handle = std::exchange(handle_, nullptr)) handle.destroy();
+  }
+
+  /// Owns the frame from here on: whoever awaited the task and is dropped drops it, even if the
+  /// `Task` itself is kept elsewhere.
+  class Awaiter {
+   public:
+    explicit Awaiter(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}
+    Awaiter(const Awaiter&) = delete;
+    Awaiter& operator=(const Awaiter&) = delete;
+    ~Awaiter() { handle_.destroy(); }
+
+    static constexpr bool await_ready() noexcept { return false; }
+    /// The task starts here, not by symmetric transfer: below -O2 GCC makes no tail calls, and a
+    /// loop over tasks that finish at once would deepen the stack with each.
+    bool await_suspend(std::coroutine_handle<> awaiting) const {
+      handle_.resume();
+      if (handle_.done()) return false;
+      handle_.promise().continuation = awaiting;
+      return true;
+    }
+    T await_resume() const { return handle_.promise().result.take(); }
+
+   private:
+    std::coroutine_handle<promise_type> handle_;
+  };
+
+  /// Throws `std::logic_error` if the task is empty.
+  Awaiter operator co_await() && {
+    if (!handle_) throw std::logic_error("weir: an empty Task was awaited");
+    return Awaiter(std::exchange(handle_, nullptr));
+  }
+
+ private:
+  friend promise_type;
+  explicit Task(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}
+
+  std::coroutine_handle<promise_type> handle_;
+};
+
+namespace detail {
+
+template <class T>
+Task<T> TaskPromise<T>::get_return_object() noexcept {
+  return Task<T>(std::coroutine_handle<TaskPromise>::from_promise(*this));
+}
+
+inline Task<void> TaskPromise<void>::get_return_object() noexcept {
+  return Task<void>(std::coroutine_handle<TaskPromise>::from_promise(*this));
+}
+
+}  // namespace detail
+}  // namespace weir

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <weir/coro/branch.h>
+
+#include <tuple>
+#include <variant>
+
+namespace weir {
+
+/// See `when_any`.
+template <class... A>
+class [[nodiscard("co_await it")]] WhenAny {
+ public:
+  using Value = std::variant<detail::NonVoid<detail::AwaitResult<A>>...>;
+
+  explicit WhenAny(A&&... awaitables)
+      : branches_(detail::make_branch<A>(std::move(awaitables))...) {}
+
+  static constexpr bool await_ready() noexcept { return false; }
+
+  bool await_suspend(std::coroutine_handle<> handle) {
+    junction_.open = 1;
+    std::apply(
+        [this](auto&... branch) {
+          std::size_t index = 0;
+          (void)(... && (branch.start(junction_, index++), !junction_.closed()));
+        },
+        branches_);
+    if (junction_.closed()) return false;
+    junction_.awaiting = handle;
+    return true;
+  }
+
+  Value await_resume() { return take(std::index_sequence_for<A...>{}); }
+
+ private:
+  template <std::size_t... I>
+  Value take(std::index_sequence<I...>) {
+    // Before the winner's result is looked at, so that the losers are gone if it is an exception.
+    ((I == junction_.first ? void() : std::get<I>(branches_).drop()), ...);
+    using Take = Value (*)(WhenAny&);
+    static constexpr Take takers[] = {[](WhenAny& self) {
+      return Value(std::in_place_index<I>, std::get<I>(self.branches_).result().take_non_void());
+    }...};
+    return takers[junction_.first](*this);
+  }
+
+  detail::Junction junction_;
+  std::tuple<detail::Branch<detail::AwaitResult<A>>...> branches_;
+};
+
+/// `co_await when_any(a, b, …)` starts them in order; the first to finish wins and the others are
+/// dropped, which loses nothing of theirs. Gives a `std::variant` of the results
+/// (`std::monostate` for void) whose `index()` names the winner, or throws what the winner threw.
+/// Dropping it drops all.
+template <detail::Awaitable... A>
+  requires(sizeof...(A) > 0 && (... && !std::is_lvalue_reference_v<A>))
+WhenAny<A...> when_any(A&&... awaitables) {
+  return WhenAny<A...>(std::forward<A>(awaitables)...);
+}
+
+}  // namespace weir

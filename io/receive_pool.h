@@ -1,0 +1,81 @@
+#pragma once
+
+#include <weir/core/assert.h>
+#include <weir/core/buffer.h>
+#include <weir/io/sanitizer.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace weir {
+
+/// Receive buffers of one loop: address space for all that the options allow is reserved at once,
+/// memory is used only by the buffers made so far. Free buffers are the engine's to hand out;
+/// those with a reference are out on lease. Outlives its engine for as long as leases do.
+class ReceivePool : public BufferOwner {
+ public:
+  /// Throws `std::bad_alloc` where the address space cannot be had.
+  ReceivePool(std::size_t buffer_size, std::size_t most);
+  ReceivePool(const ReceivePool&) = delete;
+  ReceivePool& operator=(const ReceivePool&) = delete;
+
+  /// The buffer goes out: its first reference is about to be taken.
+  Buffer& lend(std::uint32_t id) noexcept {
+    WEIR_ASSERT(id < made_ && header(id)->unused());
+    ++leased_;
+    unpoison(data_of(id), buffer_size_);
+    return *header(id);
+  }
+
+  /// The same for a buffer with `used` bytes in it; but when half of all that may be are out, the
+  /// bytes are copied to the heap instead and the buffer is free at once. So leases that are
+  /// kept, by users or in the queues of peers that do not read, never stop the others' receiving.
+  Buffer& lend_or_copy(std::uint32_t id, std::size_t used) noexcept {
+    return leased_ < most_ / 2 ? lend(id) : copy_out(id, used);
+  }
+
+  /// Makes up to `count` more buffers; gives how many it made. Their ids are the highest.
+  std::size_t grow(std::size_t count) noexcept;
+
+  [[nodiscard]] std::byte* data_of(std::uint32_t id) const noexcept {
+    return data_ + std::size_t{id} * stride_;
+  }
+  [[nodiscard]] std::size_t buffer_size() const noexcept { return buffer_size_; }
+  [[nodiscard]] std::size_t made() const noexcept { return made_; }
+  [[nodiscard]] std::size_t most() const noexcept { return most_; }
+  [[nodiscard]] std::size_t leased() const noexcept { return leased_; }
+
+  /// Called by the engine in place of a destructor: the pool goes with its last lease.
+  void retire() noexcept;
+
+ protected:
+  virtual ~ReceivePool();
+
+  /// To be called first by `release`. False if the buffer is not wanted any more, and then this
+  /// object may be gone.
+  [[nodiscard]] bool returned(const Buffer& buffer) noexcept {
+    --leased_;
+    if (retired_) {
+      if (leased_ == 0) delete this;
+      return false;
+    }
+    poison(buffer.data(), buffer_size_);
+    return true;
+  }
+
+ private:
+  Buffer& copy_out(std::uint32_t id, std::size_t used) noexcept;
+  [[nodiscard]] Buffer* header(std::uint32_t id) const noexcept { return headers_ + id; }
+
+  std::size_t buffer_size_;
+  std::size_t stride_;
+  std::size_t most_;
+  std::size_t made_ = 0;
+  std::size_t leased_ = 0;
+  bool retired_ = false;
+  std::byte* data_;
+  Buffer* headers_;
+};
+
+}  // namespace weir

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <weir/net/sender_core.h>
+
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+
+namespace weir {
+
+/// Sends on a connection from any thread. Copyable; keeps neither the connection nor its loop
+/// alive. Messages of one thread leave whole and in order, together with those of the
+/// connection's own `send`.
+class Sender {
+ public:
+  class [[nodiscard("co_await it")]] SendAwaiter {
+   public:
+    SendAwaiter(std::shared_ptr<SenderCore> core, std::string message) : core_(std::move(core)) {
+      node_.message = std::move(message);
+    }
+    SendAwaiter(SendAwaiter&& other) noexcept : core_(std::move(other.core_)) {
+      node_.message = std::move(other.node_.message);
+    }
+    ~SendAwaiter() {
+      if (node_.waiter.scheduler() != nullptr) core_->forget(node_);
+    }
+
+    static constexpr bool await_ready() noexcept { return false; }
+    bool await_suspend(std::coroutine_handle<> handle) {
+      return core_ != nullptr && !core_->send_or_wait(node_, handle);
+    }
+    void await_resume() {
+      if (!node_.sent) {
+        throw std::system_error(std::make_error_code(std::errc::broken_pipe), "weir: Sender::send");
+      }
+    }
+
+   private:
+    std::shared_ptr<SenderCore> core_;
+    SenderCore::Node node_;
+  };
+
+  Sender() noexcept = default;
+  explicit Sender(std::shared_ptr<SenderCore> core) noexcept : core_(std::move(core)) {}
+
+  /// Never waits: false if the connection is closed, or its queue at or above the high mark. True
+  /// means queued, not received: the connection may break before.
+  bool try_send(std::string message) const {
+    return core_ != nullptr && core_->try_send(std::move(message));
+  }
+
+  /// `co_await send(message)`, on any loop: waits until the queue is down to the low mark if it is
+  /// at or above the high one. Throws `std::errc::broken_pipe` once the connection is closed.
+  /// Dropping it while it waits sends nothing.
+  SendAwaiter send(std::string message) const { return SendAwaiter(core_, std::move(message)); }
+
+  /// False once the connection is closed or breaks.
+  [[nodiscard]] bool open() const { return core_ != nullptr && core_->open(); }
+
+ private:
+  std::shared_ptr<SenderCore> core_;
+};
+
+}  // namespace weir

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""Writes the C++ code blocks of Markdown files into one source each, so that a build compiles them.
+
+usage: extract_snippets.py OUTPUT_DIRECTORY FILE...
+
+Every block fenced as ```cpp must stand at namespace level. Each is put into a namespace of its own;
+its include directives go to the top.
+"""
+
+import pathlib
+import re
+import sys
+
+PRELUDE = """\
+#include <weir/weir.h>
+
+#include <string>
+#include <vector>
+"""
+
+
+def blocks_of(text):
+    """Line number and code of each block."""
+    for match in re.finditer(r"^```cpp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, match.start()) + 2, match[1]
+
+
+def source_of(path, text):
+    includes, body = [], []
+    for line, code in blocks_of(text):
+        kept = []
+        for row in code.splitlines():
+            if row.startswith("#include"):
+                includes.append(row)
+                kept.append("")
+            else:
+                kept.append(row.replace("int main()", "void example_main()"))
+        code = "\n".join(kept)
+        body.append(f"// {path.name}, line {line}\nnamespace block_at_line_{line} {{\n"
+                    f"using namespace weir;\nusing namespace std::chrono_literals;\n{code}\n}}\n")
+    return PRELUDE + "\n".join(dict.fromkeys(includes)) + "\n\n" + "\n".join(body)
+
+
+def main():
+    output = pathlib.Path(sys.argv[1])
+    output.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[2:]:
+        path = pathlib.Path(name)
+        target = output / (path.stem.replace(".", "_") + ".cpp")
+        target.write_text(source_of(path, path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+main()

@@ -1,0 +1,350 @@
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "../support/net.h"
+#include "../support/process.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+const std::string kProgram = std::string(WEIR_TEST_PROGRAMS_DIR) + "/restart_server";
+
+/// The servers of a test, one after the other: their output, and their ends. A successor's
+/// predecessor ends before it, so it comes to us (PR_SET_CHILD_SUBREAPER).
+class Servers {
+ public:
+  /// `listener`, if there is one, becomes descriptor 3.
+  explicit Servers(std::vector<std::string> command, int listener = -1) {
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+    int pipe[2];
+    if (::pipe2(pipe, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
+    output_ = pipe[0];
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
+    if (listener >= 0) ::posix_spawn_file_actions_adddup2(&actions, listener, 3);
+    std::vector<char*> argv;
+    for (std::string& text : command) argv.push_back(text.data());
+    argv.push_back(nullptr);
+    pid_t pid = 0;
+    const int error = ::posix_spawn(&pid, argv[0], &actions, nullptr, argv.data(), environ);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(pipe[1]);
+    if (error != 0) throw std::system_error(error, std::generic_category(), command[0]);
+    running_.push_back(pid);
+  }
+  Servers(const Servers&) = delete;
+  Servers& operator=(const Servers&) = delete;
+  ~Servers() {
+    for (const pid_t pid : running_) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, nullptr, 0);
+    }
+    ::close(output_);
+    ::prctl(PR_SET_CHILD_SUBREAPER, 0);
+  }
+
+  /// The first line of output that begins so, of those that were not asked for yet: several write.
+  std::string line(const std::string& beginning) {
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    for (;;) {
+      std::size_t at = 0;
+      for (auto end_of = text_.find('\n'); end_of != std::string::npos;
+           at = end_of + 1, end_of = text_.find('\n', at)) {
+        const std::string found = text_.substr(at, end_of - at);
+        if (found.starts_with("exception")) throw std::runtime_error(found);
+        if (found.starts_with(beginning)) {
+          text_.erase(at, end_of - at + 1);
+          return found;
+        }
+      }
+      pollfd readable{.fd = output_, .events = POLLIN, .revents = 0};
+      char buffer[4096];
+      const bool there = ::poll(&readable, 1, 1000) == 1;
+      const auto size = there ? ::read(output_, buffer, sizeof buffer) : -1;
+      if (size > 0) text_.append(buffer, static_cast<std::size_t>(size));
+      if (size == 0 || std::chrono::steady_clock::now() > end) {
+        throw std::runtime_error("no line \"" + beginning + "\"");
+      }
+    }
+  }
+
+  /// Waits until a server serves; gives its address.
+  SocketAddress ready() {
+    std::istringstream line_of_it(line("ready "));
+    std::string word;
+    std::string address;
+    pid_t pid = 0;
+    line_of_it >> word >> pid >> address;
+    if (running_.back() != pid) running_.push_back(pid);
+    return SocketAddress::parse(address);
+  }
+
+  [[nodiscard]] pid_t current() const { return running_.back(); }
+
+  /// Waits until the oldest has ended; gives its exit code, or minus the signal that killed it.
+  int wait() {
+    const pid_t pid = running_.front();
+    running_.erase(running_.begin());
+    int status = 0;
+    while (::waitpid(pid, &status, 0) < 0) {
+      if (errno != EINTR) return 1000;
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  int output_ = -1;
+  std::string text_;
+  std::vector<pid_t> running_;
+};
+
+/// Threads that connect, have something echoed, and close, over and over.
+class Churn {
+ public:
+  Churn(const SocketAddress& address, int threads) {
+    for (int i = 0; i < threads; ++i) {
+      threads_.emplace_back([this, address](const std::stop_token& stop) {
+        while (!stop.stop_requested()) once(address);
+      });
+    }
+  }
+  Churn(const Churn&) = delete;
+  Churn& operator=(const Churn&) = delete;
+
+  void stop() {
+    for (auto& thread : threads_) thread.request_stop();
+    threads_.clear();
+  }
+
+  [[nodiscard]] int echoes() const noexcept { return echoes_; }
+  [[nodiscard]] int failed_connects() const noexcept { return failed_connects_; }
+  [[nodiscard]] int lost_echoes() const noexcept { return lost_echoes_; }
+
+ private:
+  void once(const SocketAddress& address) {
+    Peer peer;
+    try {
+      peer = Peer::connect(address);
+    } catch (const std::system_error&) {
+      ++failed_connects_;
+      return;
+    }
+    try {
+      peer.send("sixteen bytes ..");
+      if (peer.receive_exactly(16) == "sixteen bytes ..") {
+        ++echoes_;
+      } else {
+        ++lost_echoes_;
+      }
+      // The server's FIN takes the connection's end off our side's TIME_WAIT.
+      peer.shutdown_send();
+      (void)peer.wait_for_end();
+    } catch (const std::system_error&) {
+      ++lost_echoes_;
+    }
+  }
+
+  std::atomic<int> echoes_{0};
+  std::atomic<int> failed_connects_{0};
+  std::atomic<int> lost_echoes_{0};
+  std::vector<std::jthread> threads_;
+};
+
+void restart_under_churn(std::vector<std::string> arguments) {
+  constexpr int kRestarts = kSanitized ? 8 : 20;
+  constexpr int kEchoesBetween = kSanitized ? 10 : 50;
+  arguments.insert(arguments.begin(), {kProgram, "serve"});
+  Servers servers(arguments);
+  const SocketAddress address = servers.ready();
+  Churn churn(address, 3);
+  for (int i = 0; i < kRestarts; ++i) {
+    const int echoes = churn.echoes();
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (churn.echoes() < echoes + kEchoesBetween && std::chrono::steady_clock::now() < end) {
+      std::this_thread::yield();
+    }
+    ::kill(servers.current(), SIGHUP);
+    servers.ready();
+    CHECK(servers.line("drained").ends_with(" 0"));
+    CHECK(servers.wait() == 0);
+  }
+  churn.stop();
+  MESSAGE(kRestarts << " restarts, " << churn.echoes() << " echoes, " << churn.failed_connects()
+                    << " failed connects, " << churn.lost_echoes() << " lost echoes");
+  CHECK(churn.failed_connects() == 0);
+  CHECK(churn.lost_echoes() == 0);
+  CHECK(churn.echoes() >= kRestarts * kEchoesBetween);
+  ::kill(servers.current(), SIGTERM);
+  CHECK(servers.wait() == 0);
+}
+
+Peer talk(const SocketAddress& address) {
+  Peer peer = Peer::connect(address);
+  peer.send("hello");
+  CHECK(peer.receive_exactly(5) == "hello");
+  return peer;
+}
+
+}  // namespace
+
+TEST_CASE("a server restarts under churn, and no client notices") {
+  restart_under_churn({"127.0.0.1:0"});
+}
+
+TEST_CASE("a server with two threads restarts under churn, and no client notices") {
+  restart_under_churn({"127.0.0.1:0", "2"});
+}
+
+TEST_CASE("a server with a listener for each thread hands over all of them") {
+  restart_under_churn({"127.0.0.1:0", "2", "reuse_port"});
+}
+
+TEST_CASE("a server on a Unix path restarts under churn, and the path stays until the last") {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("weir-restart-" + std::to_string(::getpid()));
+  restart_under_churn({"unix:" + path.string()});
+  CHECK_FALSE(std::filesystem::exists(path));
+}
+
+TEST_CASE("a listening socket is inherited as systemd hands it over") {
+  EventLoop loop;  // for its sockets
+  const EventLoop::Entered entered(loop);
+  Socket listener = listen(loop.sockets(), loopback());
+  const SocketAddress address = listener.local_address();
+  // A client that came before the server.
+  Peer early = Peer::connect(address);
+  early.send("early");
+  Servers servers({"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve \"$1\"", kProgram,
+                   address.to_string()},
+                  listener.fd());
+  listener.close();
+  servers.line("kept");
+  CHECK(servers.ready() == address);
+  CHECK(early.receive_exactly(5) == "early");
+  talk(address);
+  early.close();
+  ::kill(servers.current(), SIGTERM);
+  CHECK(servers.wait() == 0);
+  CHECK_THROWS_AS(Peer::connect(address), std::system_error);
+}
+
+TEST_CASE("with port 0 the inherited listener of that host is used") {
+  EventLoop loop;
+  const EventLoop::Entered entered(loop);
+  Socket listener = listen(loop.sockets(), loopback());
+  const SocketAddress address = listener.local_address();
+  Servers servers(
+      {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
+      listener.fd());
+  listener.close();
+  CHECK(servers.ready() == address);
+}
+
+TEST_CASE("what is not for this process, or no listener, is not inherited") {
+  EventLoop loop;
+  const EventLoop::Entered entered(loop);
+  const Socket listener = listen(loop.sockets(), loopback());
+  {
+    Servers servers(
+        {"/bin/sh", "-c", "LISTEN_PID=1 LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
+        listener.fd());
+    CHECK(servers.ready() != listener.local_address());
+  }
+  // A connection, by its own address indistinguishable from its listener.
+  const Peer client = Peer::connect(listener.local_address());
+  const int accepted = ::accept4(listener.fd(), nullptr, nullptr, SOCK_CLOEXEC);
+  const Peer connection(accepted);
+  Servers servers(
+      {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
+      accepted);
+  CHECK(servers.ready() != listener.local_address());
+}
+
+TEST_CASE("SIGTERM drains: who is there is served to the end, nobody else gets in") {
+  Servers servers({kProgram, "run", "127.0.0.1:0"});
+  const SocketAddress address = servers.ready();
+  Peer peer = talk(address);
+  ::kill(servers.current(), SIGTERM);
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  bool refused = false;
+  while (!refused && std::chrono::steady_clock::now() < end) {
+    try {
+      Peer late = Peer::connect(address);
+      late.send("late");  // from the backlog: still served
+      CHECK(late.receive_exactly(4) == "late");
+    } catch (const std::system_error& error) {
+      refused = error.code() == std::errc::connection_refused ||
+                error.code() == std::errc::connection_reset;
+    }
+  }
+  CHECK(refused);
+  peer.send("still there");
+  CHECK(peer.receive_exactly(11) == "still there");
+  peer.shutdown_send();
+  CHECK(peer.wait_for_end() == 0);
+  servers.line("end");
+  CHECK(servers.wait() == 0);
+}
+
+TEST_CASE("a second signal ends a server that drains, at once") {
+  Servers servers({kProgram, "run", "127.0.0.1:0"});
+  const SocketAddress address = servers.ready();
+  Peer peer = talk(address);  // and it stays
+  ::kill(servers.current(), SIGTERM);
+  // Once it refuses, it drains.
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  bool refused = false;
+  while (!refused && std::chrono::steady_clock::now() < end) {
+    try {
+      talk(address);
+    } catch (const std::system_error&) {
+      refused = true;
+    }
+  }
+  const auto start = std::chrono::steady_clock::now();
+  ::kill(servers.current(), SIGTERM);
+  servers.line("end");
+  CHECK(servers.wait() == 0);
+  CHECK(std::chrono::steady_clock::now() - start < 5s);  // drain_timeout is 10 s
+  peer.wait_for_end();                                   // FIN or RST
+}
+
+TEST_CASE("a successor that cannot be started is an error, and the server goes on") {
+  on_each_engine([]() -> Task<> {
+    ServerOptions options;
+    options.address = loopback();
+    TcpServer server(EventLoop::current(), options);
+    CHECK_THROWS_AS(server.hand_over({"/nowhere/at/all"}), std::logic_error);
+    server.start([](TcpConnection connection) -> Task<> {
+      while (Chunk data = co_await connection.read()) co_await connection.send(std::move(data));
+    });
+    const std::string text =
+        text_of<std::system_error>([&] { server.hand_over({"/nowhere/at/all"}); });
+    CHECK(text.find("/nowhere/at/all") != std::string::npos);
+    CHECK_THROWS_AS(server.hand_over({}), std::invalid_argument);
+    co_await in_thread([&] { (void)talk(server.address()); });
+  });
+}

@@ -1,0 +1,195 @@
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "../support/captured_log.h"
+#include "../support/net_server.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+/// A server with its I/O loops, whose base loop is the current one.
+ServerOptions options_with(std::size_t threads, bool reuse_port = false) {
+  return server_options(Engine::automatic, threads, reuse_port);
+}
+
+}  // namespace
+
+TEST_CASE("a drain waits for the handlers and counts them as finished") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      TcpServer server(EventLoop::current(), options_with(threads));
+      server.start(echo);
+      std::vector<Peer> peers;
+      for (int i = 0; i < 5; ++i) peers.push_back(Peer::connect(server.address()));
+      const auto talk = [&peers] {
+        bool right = true;
+        for (Peer& peer : peers) right = echoes(peer) && right;
+        return right;
+      };
+      bool right = co_await in_thread(talk);
+      CHECK(right);
+      std::optional<DrainReport> report;
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      TaskGroup group;
+      group.spawn(drain());
+      right = co_await in_thread(talk);  // they are served on
+      CHECK(right);
+      CHECK_FALSE(report);
+      peers.clear();
+      co_await group.join();
+      REQUIRE(report);
+      CHECK(report->finished == 5);
+      CHECK(report->forced == 0);
+      co_await turn_until([&] { return server.connection_count() == 0; });
+    }
+  });
+}
+
+TEST_CASE("a drain cuts off at its deadline who has not finished, and counts them") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      TcpServer server(EventLoop::current(), options_with(threads));
+      server.start(echo);
+      std::vector<Peer> peers;
+      for (int i = 0; i < 5; ++i) peers.push_back(Peer::connect(server.address()));
+      co_await turn_until([&] { return server.connection_count() == 5; });
+      peers[0].close();
+      peers[1].close();
+      co_await turn_until([&] { return server.connection_count() == 3; });
+      const DrainReport report = co_await server.drain(30ms);
+      CHECK(report.finished <= 2);  // who has closed may still be about to end
+      CHECK(report.forced == 3);
+      for (std::size_t i = 2; i < 5; ++i) {
+        const auto end = [&peer = peers[i]] { return peer.wait_for_end(); };
+        const int error = co_await in_thread(end);
+        CHECK((error == 0 || error == ECONNRESET));
+      }
+      co_await turn_until([&] { return server.connection_count() == 0; });
+    }
+  });
+}
+
+TEST_CASE("a drain of an idle server ends at once, and again") {
+  on_each_engine([]() -> Task<> {
+    TcpServer server(EventLoop::current(), options_with(1));
+    server.start(echo);
+    for (int i = 0; i < 2; ++i) {
+      const DrainReport report = co_await server.drain(1h);
+      CHECK(report.finished == 0);
+      CHECK(report.forced == 0);
+    }
+    CHECK_THROWS_AS(Peer::connect(server.address()), std::system_error);
+  });
+}
+
+TEST_CASE("clients in the backlog when a drain begins are served, on one loop and on several") {
+  on_each_engine([]() -> Task<> {
+    struct Shape {
+      std::size_t threads;
+      bool reuse_port;
+    };
+    for (const Shape shape : {Shape{1, false}, Shape{2, false}, Shape{2, true}}) {
+      CAPTURE(shape.threads);
+      CAPTURE(shape.reuse_port);
+      TcpServer server(EventLoop::current(), options_with(shape.threads, shape.reuse_port));
+      server.start(echo);
+      std::vector<Peer> peers;
+      for (int i = 0; i < 20; ++i) {
+        peers.push_back(Peer::connect(server.address()));
+        peers.back().send("in time");
+        peers.back().shutdown_send();
+      }
+      std::optional<DrainReport> report;
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      TaskGroup group;
+      group.spawn(drain());
+      const auto talk = [&peers] {
+        int served = 0;
+        for (Peer& peer : peers) {
+          int error = 0;
+          served += peer.receive_all(&error) == "in time" && error == 0 ? 1 : 0;
+          peer.close();
+        }
+        return served;
+      };
+      const int served = co_await in_thread(talk);
+      CHECK(served == 20);
+      co_await group.join();
+      REQUIRE(report);
+      CHECK(report->forced == 0);
+      CHECK(report->finished <= 20);
+      co_await turn_until([&] { return server.connection_count() == 0; });
+    }
+  });
+}
+
+TEST_CASE("a reply under way when its handler has ended arrives whole after a drain") {
+  for_each_engine([](Engine engine) {
+    constexpr std::size_t kReply = 4 << 20;
+    for (const std::size_t threads : {1UL, 2UL}) {
+      Peer peer;
+      on_engine(engine, [&]() -> Task<> {
+        std::optional<TcpServer> server(std::in_place, EventLoop::current(), options_with(threads));
+        server->start([](TcpConnection conn) -> Task<> {
+          co_await conn.read();
+          conn.set_water_marks({.high = 2 * kReply, .low = 0});
+          std::string reply = pattern(kReply);
+          co_await conn.send(std::move(reply));
+        });
+        peer = Peer::connect(server->address(), 16 << 10);
+        peer.send("x");
+        const DrainReport report = co_await server->drain(20s);
+        CHECK(report.forced == 0);
+        std::optional<std::string> got;
+        const auto receive = [&peer] { return peer.receive_all(); };
+        const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
+        TaskGroup group;
+        group.spawn(collect());
+        server.reset();
+        co_await group.join();
+        CHECK(matching(*got, 1, 0) == kReply);
+      });
+    }
+  });
+}
+
+TEST_CASE("a handler may drain its server, and is cut off itself at the deadline") {
+  on_each_engine([]() -> Task<> {
+    TcpServer server(EventLoop::current(), options_with(1));
+    bool resumed = false;
+    server.start([&](TcpConnection conn) -> Task<> {
+      co_await conn.read();
+      co_await server.drain(20ms);
+      resumed = true;
+      co_await conn.read();
+    });
+    Peer peer = Peer::connect(server.address());
+    peer.send("x");
+    const auto end = [&peer] { return peer.wait_for_end(); };
+    (void)co_await in_thread(end);
+    co_await turn_until([&] { return server.connection_count() == 0; });
+    (void)resumed;
+  });
+}
+
+TEST_CASE("a drain that is dropped leaves its server stoppable") {
+  on_each_engine([]() -> Task<> {
+    TcpServer server(EventLoop::current(), options_with(1));
+    server.start(echo);
+    Peer peer = Peer::connect(server.address());
+    co_await turn_until([&] { return server.connection_count() == 1; });
+    auto [error, report] = co_await as_tuple(timeout(5ms, server.drain(1h)));
+    CHECK(error == std::errc::timed_out);
+    CHECK(server.connection_count() == 1);
+    server.stop();
+    co_await turn_until([&] { return server.connection_count() == 0; });
+  });
+}

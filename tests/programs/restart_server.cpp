@@ -1,0 +1,75 @@
+// restart_server MODE ADDRESS [THREADS [reuse_port]]: an echo server that is restarted and drained.
+// MODE "serve": SIGHUP starts a successor that takes over the listeners, then drains and ends;
+// SIGTERM drains and ends. MODE "run": `TcpServer::run`. Both print "ready PID ADDRESS" once they
+// serve, "drained FINISHED FORCED" or "end" when they end, and "kept" if a listener was inherited.
+#include <weir/weir.h>
+
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <vector>
+
+using namespace weir;
+using namespace std::chrono_literals;
+
+namespace {
+
+Task<> echo(TcpConnection conn) {
+  while (Chunk data = co_await conn.read()) co_await conn.send(std::move(data));
+}
+
+void say(const std::string& line) {
+  const std::string text = line + "\n";
+  [[maybe_unused]] const auto written = ::write(STDOUT_FILENO, text.data(), text.size());
+}
+
+void say_ready(const TcpServer& server) {
+  say("ready " + std::to_string(::getpid()) + " " + server.address().to_string());
+}
+
+Task<> serve(TcpServer& server, std::vector<std::string> command) {
+  const int number = co_await signal(SIGHUP, SIGTERM);
+  if (number == SIGHUP) server.hand_over(command);
+  const DrainReport report = co_await server.drain(20s);
+  say("drained " + std::to_string(report.finished) + " " + std::to_string(report.forced));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  ::alarm(110);  // a test that crashed leaves no server behind
+  if (argc < 3) return 2;
+  // They come when somebody waits for them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int number : {SIGHUP, SIGTERM}) sigaddset(&signals, number);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ServerOptions options;
+  options.address = SocketAddress::parse(argv[2]);
+  if (argc > 3) options.threads = static_cast<std::size_t>(std::atoi(argv[3]));
+  options.reuse_port = argc > 4;
+  if (std::getenv("LISTEN_FDS") != nullptr) say("kept");
+  if (std::string(argv[1]) == "run") {
+    TcpServer server(options);
+    server.listen();
+    say_ready(server);
+    server.run(echo);
+    say("end");
+    return 0;
+  }
+  EventLoop loop;
+  TcpServer server(loop, options);
+  server.start(echo);
+  say_ready(server);
+  std::vector<std::string> command(argv, argv + argc);
+  command[0] = "/proc/self/exe";
+  command[2] = server.address().to_string();
+  loop.run_until_complete(serve(server, command));
+} catch (const std::exception& error) {
+  say(std::string("exception: ") + error.what());
+  return 1;
+}

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <weir/core/log.h>
+
+#include <spdlog/logger.h>
+#include <spdlog/sinks/base_sink.h>
+
+#include <algorithm>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace weir::test {
+
+/// Takes the library's messages to itself for its life; after it the library is silent in tests.
+class CapturedLog {
+ public:
+  CapturedLog() : sink_(std::make_shared<Sink>()) {
+    auto logger = std::make_shared<spdlog::logger>("weir", sink_);
+    logger->set_level(spdlog::level::trace);
+    logger->set_pattern("%l: %v");
+    log::set_logger(std::move(logger));
+  }
+  CapturedLog(const CapturedLog&) = delete;
+  CapturedLog& operator=(const CapturedLog&) = delete;
+  ~CapturedLog() { log::set_logger(nullptr); }
+
+  [[nodiscard]] std::vector<std::string> lines() const { return sink_->lines(); }
+
+  /// How many lines hold the text.
+  [[nodiscard]] long count(std::string_view text) const {
+    const auto all = lines();
+    return std::count_if(all.begin(), all.end(), [text](const std::string& line) {
+      return line.find(text) != std::string::npos;
+    });
+  }
+
+ private:
+  class Sink final : public spdlog::sinks::base_sink<std::mutex> {
+   public:
+    std::vector<std::string> lines() {
+      const std::lock_guard lock(mutex_);
+      return lines_;
+    }
+
+   private:
+    void sink_it_(const spdlog::details::log_msg& message) override {
+      lines_.emplace_back(message.payload.data(), message.payload.size());
+    }
+    void flush_() override {}
+    std::vector<std::string> lines_;
+  };
+
+  std::shared_ptr<Sink> sink_;
+};
+
+}  // namespace weir::test

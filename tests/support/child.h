@@ -1,0 +1,95 @@
+#pragma once
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace weir::test {
+
+/// A program that runs beside the test, with its output in a pipe; killed at the end of this.
+class Child {
+ public:
+  Child(std::string path, std::vector<std::string> arguments) {
+    int output[2];
+    REQUIRE(::pipe2(output, O_CLOEXEC) == 0);
+    output_ = output[0];
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
+    ::posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
+    std::vector<char*> argv = {path.data()};
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    const int error =
+        ::posix_spawn(&process_, path.c_str(), &actions, nullptr, argv.data(), ::environ);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::close(output[1]);
+    if (error != 0) process_ = -1;
+    INFO("program: " << path);
+    CHECK(error == 0);
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    if (process_ > 0) {
+      ::kill(process_, SIGKILL);
+      (void)wait();
+    }
+    ::close(output_);
+  }
+
+  /// One line of its output without the newline; what there is at its end, or after half a minute.
+  std::string read_line() {
+    std::size_t end = 0;
+    while ((end = text_.find('\n')) == std::string::npos && read_more()) continue;
+    std::string line = text_.substr(0, end);
+    text_.erase(0, end == std::string::npos ? end : end + 1);
+    return line;
+  }
+
+  /// The rest of its output.
+  std::string read_all() {
+    while (read_more()) continue;
+    return std::exchange(text_, {});
+  }
+
+  void signal(int number) const { ::kill(process_, number); }
+
+  /// Waits for its end; gives the exit status, or -signal.
+  int wait() {
+    if (process_ <= 0) return -1000;
+    int status = 0;
+    while (::waitpid(process_, &status, 0) < 0 && errno == EINTR) continue;
+    process_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  }
+
+ private:
+  bool read_more() {
+    pollfd readable{.fd = output_, .events = POLLIN, .revents = 0};
+    int ready = 0;
+    while ((ready = ::poll(&readable, 1, 30'000)) < 0 && errno == EINTR) continue;
+    if (ready <= 0) return false;
+    char buffer[4096];
+    const ssize_t count = ::read(output_, buffer, sizeof buffer);
+    if (count <= 0) return false;
+    text_.append(buffer, static_cast<std::size_t>(count));
+    return true;
+  }
+
+  pid_t process_ = -1;
+  int output_ = -1;
+  std::string text_;
+};
+
+}  // namespace weir::test

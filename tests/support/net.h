@@ -1,0 +1,218 @@
+#pragma once
+
+#include <weir/weir.h>
+
+#include <doctest/doctest.h>
+#include <sys/socket.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+/// What the tests of the net layer share: bodies that run on every engine, peers that are plain
+/// blocking sockets, bytes that can be checked, threads that a coroutine can await.
+namespace weir::test {
+
+using namespace std::chrono_literals;
+
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kThreadSanitizer = true;
+#else
+inline constexpr bool kThreadSanitizer = false;
+#endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+/// No test waits longer than this for anything.
+inline constexpr auto kPatience = 30s;
+
+// ---------------------------------------------------------------------------------------------
+// Engines
+
+std::string name_of(Engine engine);
+
+/// Calls the body with each engine that this machine has; prints why the others are skipped.
+void for_each_engine(const std::function<void(Engine)>& body);
+
+/// Runs the coroutine `body` on a fresh loop of each engine. It fails if it takes longer than
+/// `kPatience`.
+void on_each_engine(const std::function<Task<>()>& body, LoopOptions options = {});
+
+/// The same on one given engine.
+void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options = {});
+
+// ---------------------------------------------------------------------------------------------
+// Peers
+
+/// A plain blocking socket, apart from weir, whose calls give up after `kPatience`. Errors come as
+/// `std::system_error`, but where the comment says otherwise.
+class Peer {
+ public:
+  Peer() noexcept = default;
+  explicit Peer(int fd);
+  Peer(Peer&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Peer& operator=(Peer&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Peer() { close(); }
+
+  /// Connects; with `receive_buffer`, small buffers in both directions.
+  static Peer connect(const SocketAddress& address, int buffer_bytes = 0);
+
+  void send(std::string_view bytes);
+  /// Sends as much as goes without waiting.
+  std::size_t send_now(std::string_view bytes);
+  /// Some bytes; empty at the end of the stream.
+  std::string receive(std::size_t most = 65536);
+  /// What is there already, without waiting.
+  std::string receive_now(std::size_t most = 65536);
+  std::string receive_exactly(std::size_t count);
+  /// All up to the end of the stream. An error that ends it goes to `error`, else it is 0.
+  std::string receive_all(int* error = nullptr);
+  /// 0 at the FIN, ECONNRESET at an RST …; bytes before it are thrown away.
+  int wait_for_end();
+
+  void shutdown_send();
+  /// Closes with RST.
+  void reset();
+  void close() noexcept;
+
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+  [[nodiscard]] SocketAddress local_address() const;
+  explicit operator bool() const noexcept { return fd_ >= 0; }
+
+ private:
+  int fd_ = -1;
+};
+
+/// A connection between weir, on the current loop, and a plain socket.
+struct Connected {
+  TcpConnection connection;
+  Peer peer;
+};
+Connected connect_pair(ConnectionOptions options = {}, int buffer_bytes = 0);
+
+/// A connection with weir at both ends, on the current loop.
+struct Linked {
+  TcpConnection a;
+  TcpConnection b;
+};
+Linked link_pair(ConnectionOptions a = {}, ConnectionOptions b = {}, int buffer_bytes = 0);
+
+/// The same two sockets, bare: connected over loopback.
+std::pair<int, int> tcp_pair(int buffer_bytes = 0);
+
+/// An option of a socket as the kernel has it.
+int option_of(int fd, int level, int name);
+
+SocketAddress loopback();
+
+// ---------------------------------------------------------------------------------------------
+// Bytes
+
+/// A stream of bytes that are different at every place; `seed` tells streams apart.
+std::string pattern(std::size_t size, std::uint64_t seed = 1, std::uint64_t offset = 0);
+
+/// How many of `bytes` are right, from `offset` of the stream on; all, if it equals their number.
+std::size_t matching(std::string_view bytes, std::uint64_t seed, std::uint64_t offset);
+
+// ---------------------------------------------------------------------------------------------
+// Threads, messages, errors
+
+namespace detail {
+template <class T>
+struct ThreadResult {
+  Event done;
+  std::optional<T> value;
+  std::exception_ptr failure;
+};
+}  // namespace detail
+
+/// `co_await in_thread(function)` calls a function that may block in a thread of its own, and gives
+/// what it returned or throws what it threw. Dropping it waits for the function.
+template <class Function>
+Task<std::invoke_result_t<Function&>> in_thread(Function function) {
+  using T = std::invoke_result_t<Function&>;
+  constexpr bool kVoid = std::is_void_v<T>;
+  using State = detail::ThreadResult<std::conditional_t<kVoid, std::monostate, T>>;
+  auto state = std::make_shared<State>();
+  EventLoop& loop = EventLoop::current();
+  const std::jthread thread([&function, &loop, state] {
+    try {
+      if constexpr (kVoid) {
+        function();
+        state->value.emplace();
+      } else {
+        state->value.emplace(function());
+      }
+    } catch (...) {
+      state->failure = std::current_exception();
+    }
+    loop.post([state] { state->done.set(); });
+  });
+  co_await state->done.wait();
+  if (state->failure != nullptr) std::rethrow_exception(state->failure);
+  if constexpr (!kVoid) co_return std::move(*state->value);
+}
+
+/// The error that a function throws, as text; empty if it throws none.
+template <class Error, class Function>
+std::string text_of(Function&& function) {
+  try {
+    std::forward<Function>(function)();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
+
+/// Lets the loop turn a number of times.
+Task<> turns(int count);
+
+/// Lets the loop turn until `condition` holds. It asks again in each turn: for states of the
+/// kernel that nothing tells of.
+template <class Condition>
+Task<> turn_until(Condition condition) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > end) throw std::runtime_error("turn_until: in vain");
+    co_await turns(1);
+  }
+}
+
+/// Results that the current loop's engine has delivered so far.
+inline std::uint64_t completions() { return EventLoop::current().metrics().completed; }
+
+/// Lets the loop turn until it has delivered `count` more results than `since`.
+Task<> completed(std::uint64_t since, std::uint64_t count = 1);
+
+/// Calls the function in the turn in which `count` results more than `since` have been delivered:
+/// what they woke has not run yet.
+void before_resuming(std::uint64_t since, std::uint64_t count, std::function<void()> function);
+
+}  // namespace weir::test
+
+template <>
+struct doctest::StringMaker<weir::SocketAddress> {
+  static String convert(const weir::SocketAddress& address) { return address.to_string().c_str(); }
+};
+
+template <>
+struct doctest::StringMaker<std::error_code> {
+  static String convert(const std::error_code& error) { return error.message().c_str(); }
+};

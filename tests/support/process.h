@@ -1,0 +1,58 @@
+#pragma once
+
+#include <dirent.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <map>
+#include <string>
+
+namespace weir::test {
+
+/// The descriptors of this process and what each of them is.
+inline std::map<int, std::string> open_descriptors() {
+  std::map<int, std::string> found;
+  DIR* directory = ::opendir("/proc/self/fd");
+  if (directory == nullptr) return found;
+  while (const dirent* entry = ::readdir(directory)) {
+    if (entry->d_name[0] == '.') continue;
+    const int fd = std::atoi(entry->d_name);
+    if (fd == ::dirfd(directory)) continue;
+    char target[256] = {};
+    const std::string path = std::string("/proc/self/fd/") + entry->d_name;
+    [[maybe_unused]] const auto size = ::readlink(path.c_str(), target, sizeof target - 1);
+    found.emplace(fd, target);
+  }
+  ::closedir(directory);
+  return found;
+}
+
+/// Sets an environment variable, or removes it with nullptr, until the end of its life.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) {
+    if (const char* before = std::getenv(name)) {
+      before_ = before;
+      was_set_ = true;
+    }
+    set(value);
+  }
+  Environment(const Environment&) = delete;
+  Environment& operator=(const Environment&) = delete;
+  ~Environment() { set(was_set_ ? before_.c_str() : nullptr); }
+
+ private:
+  void set(const char* value) const {
+    if (value != nullptr) {
+      ::setenv(name_, value, 1);
+    } else {
+      ::unsetenv(name_);
+    }
+  }
+
+  const char* name_;
+  std::string before_;
+  bool was_set_ = false;
+};
+
+}  // namespace weir::test
