@@ -146,7 +146,8 @@ Task<Socket> attempt(SocketAddress address, std::chrono::milliseconds limit) {
 }
 
 Task<Socket> keep_trying(SocketAddress address, ConnectorOptions options) {
-  auto delay = std::chrono::duration_cast<std::chrono::nanoseconds>(options.initial_delay);
+  const Duration longest = to_duration(options.max_delay);
+  Duration delay = to_duration(options.initial_delay);
   for (unsigned tries = 1;; ++tries) {
     try {
       co_return co_await attempt(address, options.attempt_timeout);
@@ -161,7 +162,7 @@ Task<Socket> keep_trying(SocketAddress address, ConnectorOptions options) {
     const auto shortened = std::chrono::duration<double, std::nano>(
         static_cast<double>(delay.count()) * (1 - options.jitter * random));
     co_await sleep(shortened);
-    delay = std::min<std::chrono::nanoseconds>(delay * 2, options.max_delay);
+    delay = delay > longest / 2 ? longest : delay * 2;
   }
 }
 

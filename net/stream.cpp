@@ -94,9 +94,9 @@ struct Stream::Extras : FrameAllocated {
 };
 
 void Stream::check(const ConnectionOptions& options) {
-  const auto reject = [](const char* option, auto value, const char* why) {
+  const auto reject = [](const char* option, auto value, const char* why, const char* unit = "") {
     throw std::invalid_argument("weir: ConnectionOptions::" + std::string(option) + " is " +
-                                std::to_string(value) + "; " + why);
+                                std::to_string(value) + unit + "; " + why);
   };
   if (options.water_marks.high == 0) reject("water_marks.high", 0, "it must be at least 1");
   if (options.water_marks.low > options.water_marks.high) {
@@ -104,8 +104,9 @@ void Stream::check(const ConnectionOptions& options) {
            ("it must not be above high, " + std::to_string(options.water_marks.high)).c_str());
   }
   if (options.input_high == 0) reject("input_high", 0, "it must be at least 1");
-  if (options.linger.count() < 0)
-    reject("linger", options.linger.count(), "it must not be negative");
+  if (options.linger.count() < 0) {
+    reject("linger", options.linger.count(), "it must not be negative", " ms");
+  }
 }
 
 Stream::Stream(EventLoop& loop, Socket socket, const ConnectionOptions& options, StreamOwner* owner,

@@ -77,7 +77,7 @@ Task<> TcpClient::State::keep_connected(std::shared_ptr<State> state, Session se
                                           " ended with an exception of unknown type");
     }
     state->current = TcpConnection();
-    const std::chrono::nanoseconds longest = state->options.connector.initial_delay;
+    const Duration longest = to_duration(state->options.connector.initial_delay);
     if (longest.count() > 0) {
       const auto random = EventLoop::current().engine().random();
       co_await sleep(

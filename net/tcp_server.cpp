@@ -381,7 +381,7 @@ class TcpServer::Core::Share final : public StreamOwner,
   }
 
   Task<> end_idle() {
-    const auto period = std::chrono::nanoseconds(core_.options_.idle_timeout) / kIdleRounds;
+    const auto period = to_duration(core_.options_.idle_timeout) / kIdleRounds;
     for (;;) {
       co_await sleep(period);
       for (Stream* stream = streams_.front(); stream != nullptr;) {
@@ -597,8 +597,9 @@ Task<> TcpServer::Core::supervise() {
   const auto first = co_await when_any(signal(SIGINT, SIGTERM), stopped_.wait());
   if (first.index() == 1) co_return;
   log::write(log::Level::info, options_.name + ": draining, a second signal ends at once");
-  const auto second = co_await when_any(drain(shared_from_this(), options_.drain_timeout),
-                                        signal(SIGINT, SIGTERM), stopped_.wait());
+  const auto second =
+      co_await when_any(drain(shared_from_this(), to_duration(options_.drain_timeout)),
+                        signal(SIGINT, SIGTERM), stopped_.wait());
   if (const DrainReport* report = std::get_if<0>(&second)) {
     log::write(log::Level::info, options_.name + ": drained, " + std::to_string(report->finished) +
                                      " connections finished, " + std::to_string(report->forced) +

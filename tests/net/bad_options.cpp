@@ -68,7 +68,7 @@ TEST_CASE("a wrong option of a server throws, and the text names it and its valu
   check_names(text_of_server(options), "input_high", "0");
   options = with_address();
   options.connection.linger = -6ms;
-  check_names(text_of_server(options), "linger", "-6");
+  check_names(text_of_server(options), "linger", "-6 ms");
   options = with_address();
   options.loop.ring_entries = 3;
   check_names(text_of_server(options), "ring_entries", "3");
