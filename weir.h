@@ -19,6 +19,7 @@
 #include <weir/coro/timeout.h>
 #include <weir/coro/when_all.h>
 #include <weir/coro/when_any.h>
+#include <weir/io/sim/world.h>
 #include <weir/net/acceptor.h>
 #include <weir/net/chunk.h>
 #include <weir/net/connector.h>

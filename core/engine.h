@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace weir {
 
@@ -125,9 +126,26 @@ class Sockets {
   virtual int open_signals(std::span<const int> signals) = 0;
   virtual int take_signal(int fd) = 0;  // the signal that came, or -EAGAIN
   virtual void close_signals(int fd) noexcept = 0;
+  virtual void raise_signal(int number) noexcept = 0;  // as if it came just now
 
  protected:
   ~Sockets() = default;
+};
+
+class EventLoop;
+
+/// The machine that a loop runs on, where that is not the one this process runs on.
+class Machine {
+ public:
+  /// A further loop, which runs until `end_loop`. In place of a thread of its own.
+  virtual EventLoop& start_loop(const LoopOptions& options) = 0;
+  /// Ends and destroys it. Not from the loop itself.
+  virtual void end_loop(EventLoop& loop) noexcept = 0;
+  /// The addresses, port 0, that a host name stands for: none if it is not known.
+  virtual std::vector<RawAddress> look_up(std::string_view host) = 0;
+
+ protected:
+  ~Machine() = default;
 };
 
 /// The loop's one door to the world: time, randomness, descriptors and I/O. It speaks completion
@@ -169,6 +187,8 @@ class IoEngine {
   [[nodiscard]] virtual TimePoint now() noexcept = 0;
   [[nodiscard]] virtual std::uint64_t random() noexcept = 0;
   [[nodiscard]] virtual Sockets& sockets() noexcept = 0;
+  /// nullptr: this process's own. Threads and names come from there too.
+  [[nodiscard]] virtual Machine* machine() noexcept { return nullptr; }
 
   /// Whether no operation is in flight; an engine may be destroyed only then.
   [[nodiscard]] virtual bool idle() const noexcept = 0;

@@ -13,12 +13,24 @@ namespace {
 /// system call, few enough that a task that never waits starves nobody.
 constexpr std::size_t kReadyBatch = 256;
 
+std::unique_ptr<IoEngine> make_own_engine(const LoopOptions& options) {
+  EventLoop* outer = EventLoop::current_or_null();
+  if (outer != nullptr && outer->engine().machine() != nullptr) {
+    throw std::logic_error(
+        "weir: a simulated host has no loops but its World's: use TcpServer(EventLoop::current(), "
+        "...) and start in place of run, and EventLoopThread for a further loop");
+  }
+  return make_engine(options);
+}
+
 }  // namespace
 
-EventLoop::EventLoop(LoopOptions options)
+EventLoop::EventLoop(LoopOptions options) : EventLoop(options, make_own_engine(options)) {}
+
+EventLoop::EventLoop(LoopOptions options, std::unique_ptr<IoEngine> engine)
     : options_(options),
       name_(options.name),
-      engine_(make_engine(options)),
+      engine_(std::move(engine)),
       mailbox_(std::make_shared<Mailbox>(*engine_)),
       now_(engine_->now()),
       timers_(now_) {
@@ -120,6 +132,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 }
 
 void EventLoop::turn(const bool* done) {
+  mailbox_->wake_up();
   ++metrics_.turns;
   metrics_.posted += mailbox_->run(*this);
   metrics_.resumed += run_ready(kReadyBatch);
@@ -130,7 +143,6 @@ void EventLoop::turn(const bool* done) {
     engine_->wait(TimePoint::min());
   } else {
     engine_->wait(timers_.next());
-    mailbox_->wake_up();
   }
   now_known_ = false;
 }

@@ -52,6 +52,8 @@ class EventLoop final : public Scheduler {
   /// Throws `std::system_error`, whose text names the cause and the cure, where the engine asked
   /// for cannot be had, and `std::invalid_argument` for a bad option.
   explicit EventLoop(LoopOptions options = {});
+  /// On an engine that was made elsewhere.
+  EventLoop(LoopOptions options, std::unique_ptr<IoEngine> engine);
   ~EventLoop() override;
 
   /// The loop that runs on this thread. Throws `std::logic_error` where none does.
@@ -138,6 +140,13 @@ class EventLoop final : public Scheduler {
   /// Calls the function on the loop's thread and returns when it is done: at once if that is this
   /// one, or if the loop does not run; else it waits. Rethrows what the function threw.
   void call(const std::function<void()>& function);
+
+  /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
+  /// nested in another loop's wait.
+  void turn_once() {
+    const Entered entered(*this);
+    turn();
+  }
 
   [[nodiscard]] IoEngine& engine() noexcept { return *engine_; }
   [[nodiscard]] Sockets& sockets() noexcept { return engine_->sockets(); }

@@ -53,7 +53,11 @@ spdlog::level::level_enum translate(Level level) noexcept {
   return spdlog::level::err;
 }
 
+constinit thread_local Tap* thread_tap = nullptr;
+
 }  // namespace
+
+Tap* set_thread_tap(Tap* tap) noexcept { return std::exchange(thread_tap, tap); }
 
 void set_logger(std::shared_ptr<spdlog::logger> logger) {
   Current& state = current();
@@ -62,11 +66,16 @@ void set_logger(std::shared_ptr<spdlog::logger> logger) {
 }
 
 bool enabled(Level level) noexcept {
+  if (thread_tap != nullptr) return true;
   const auto target = logger();
   return target != nullptr && target->should_log(translate(level));
 }
 
 void write(Level level, std::string_view message) noexcept {
+  if (thread_tap != nullptr) {
+    thread_tap->take(level, message);
+    return;
+  }
   try {
     if (const auto target = logger()) {
       target->log(translate(level), spdlog::string_view_t(message.data(), message.size()));

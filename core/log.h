@@ -21,4 +21,16 @@ bool enabled(Level level) noexcept;
 /// One line. What comes from a peer must be escaped by the caller (`escaped`).
 void write(Level level, std::string_view message) noexcept;
 
+/// Takes the messages of one thread in place of the logger.
+class Tap {
+ public:
+  virtual void take(Level level, std::string_view message) noexcept = 0;
+
+ protected:
+  ~Tap() = default;
+};
+
+/// For the calling thread; nullptr: the logger again. Gives what was there before.
+Tap* set_thread_tap(Tap* tap) noexcept;
+
 }  // namespace weir::log

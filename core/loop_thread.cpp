@@ -10,6 +10,12 @@
 namespace weir {
 
 EventLoopThread::EventLoopThread(LoopOptions options) {
+  if (EventLoop* outer = EventLoop::current_or_null()) machine_ = outer->engine().machine();
+  if (machine_ != nullptr) {
+    loop_ = &machine_->start_loop(options);
+    mailbox_ = loop_->mailbox();
+    return;
+  }
   std::promise<EventLoop*> made;
   std::future<EventLoop*> loop = made.get_future();
   std::exception_ptr failure;  // written before `made` is set
@@ -54,6 +60,10 @@ EventLoopThread::EventLoopThread(LoopOptions options) {
 EventLoopThread::~EventLoopThread() { stop(); }
 
 void EventLoopThread::stop() {
+  if (machine_ != nullptr) {
+    if (loop_ != nullptr) machine_->end_loop(*std::exchange(loop_, nullptr));
+    return;
+  }
   if (!thread_.joinable()) return;
   mailbox_->request_stop();
   thread_.join();

@@ -13,7 +13,7 @@
 namespace weir {
 
 /// An event loop in a thread of its own. The thread blocks all signals, so that they reach the
-/// threads of the program.
+/// threads of the program. On a simulated host it is a further loop of that host.
 class EventLoopThread {
  public:
   /// Starts the thread and waits until its loop stands. Throws what the making of the loop threw.
@@ -33,6 +33,7 @@ class EventLoopThread {
   friend class EventLoopThreadPool;
 
   EventLoop* loop_ = nullptr;  // lives in the thread
+  Machine* machine_ = nullptr;  // runs the loop, in place of a thread
   std::shared_ptr<Mailbox> mailbox_;
   std::thread thread_;
 };

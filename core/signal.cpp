@@ -31,7 +31,7 @@ struct SignalAwaiter::State final : LoopResource, FrameAllocated {
         waiter == nullptr || done.result < 0 ? done.result : loop.sockets().take_signal(fd);
     if (waiter == nullptr) {
       release();
-    } else if (number == -EAGAIN) {  // another awaiter took it
+    } else if (number == -EAGAIN || number == -EINTR) {  // another awaiter took it
       loop.engine().submit(poll);
     } else {
       result = number;
@@ -43,7 +43,7 @@ struct SignalAwaiter::State final : LoopResource, FrameAllocated {
     waiter = nullptr;
     // Taken for somebody who was dropped before he saw it: it goes to the next who waits, or, with
     // the mask restored, where it would have gone without us.
-    if (result > 0) ::raise(std::exchange(result, 0));
+    if (result > 0) loop.sockets().raise_signal(std::exchange(result, 0));
     if (poll.in_flight()) {
       loop.engine().cancel(poll);
     } else {

@@ -208,6 +208,8 @@ void KernelSockets::close_signals(int fd) noexcept {
   pthread_sigmask(SIG_UNBLOCK, &unblock, nullptr);
 }
 
+void KernelSockets::raise_signal(int number) noexcept { (void)::raise(number); }
+
 KernelSockets& kernel_sockets() noexcept {
   static KernelSockets instance;
   return instance;

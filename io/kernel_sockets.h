@@ -25,6 +25,7 @@ class KernelSockets final : public Sockets {
   int open_signals(std::span<const int> signals) override;
   int take_signal(int fd) override;
   void close_signals(int fd) noexcept override;
+  void raise_signal(int number) noexcept override;
 };
 
 /// For whatever has no loop, or outlives it. Never destroyed.

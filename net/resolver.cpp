@@ -219,6 +219,27 @@ bool needs_no_lookup(const Query& query) {
   return query.in_brackets || ::inet_pton(AF_INET, query.host.c_str(), &ignored) == 1;
 }
 
+/// Names that the loop's own machine knows.
+std::vector<SocketAddress> look_up_on(Machine& machine, const Query& query,
+                                      const std::string& name) {
+  std::uint16_t port = 0;
+  const char* end = query.service.data() + query.service.size();
+  const auto parsed = std::from_chars(query.service.data(), end, port);
+  if (parsed.ec != std::errc() || parsed.ptr != end) {
+    throw std::system_error(std::error_code(EAI_SERVICE, resolver_category()),
+                            "weir: cannot resolve \"" + name + "\"");
+  }
+  std::vector<SocketAddress> addresses;
+  for (const RawAddress& raw : machine.look_up(query.host)) {
+    addresses.push_back(SocketAddress(raw).with_port(port));
+  }
+  if (addresses.empty()) {
+    throw std::system_error(std::error_code(EAI_NONAME, resolver_category()),
+                            "weir: cannot resolve \"" + name + "\"");
+  }
+  return addresses;
+}
+
 /// IPv6 and IPv4 in turn, beginning with the family of the first (RFC 8305, 4).
 std::vector<SocketAddress> interleaved(const std::vector<SocketAddress>& addresses) {
   std::vector<SocketAddress> first;
@@ -278,6 +299,9 @@ Task<std::vector<SocketAddress>> resolve(std::string name) {
   if (needs_no_lookup(query)) {
     addresses.push_back(SocketAddress::parse(name));
     co_return addresses;
+  }
+  if (Machine* machine = EventLoop::current().engine().machine()) {
+    co_return look_up_on(*machine, query, name);
   }
   const auto answer = std::make_shared<LookupChannel>(1);
   Lookups::instance().add(std::move(query), answer);

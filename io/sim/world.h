@@ -1,0 +1,189 @@
+#pragma once
+
+#include <weir/core/event_loop.h>
+#include <weir/io/sim/options.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// Deterministic simulation: unchanged server and client coroutines on simulated hosts, in virtual
+/// time, on one thread, with faults by seed. See docs/simulation.md.
+namespace weir::sim {
+
+class World;
+struct ExploreOptions;
+struct Exploration;
+
+/// A check of the world, or of the user, did not hold. The text has the seed, the virtual time, the
+/// last events of each host and the command that repeats the run.
+class Failure : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A simulated machine with one process. Its tasks run on its main loop, `EventLoop::current()` in
+/// them; `EventLoopThread` gives further ones. It belongs to its world.
+class Host {
+ public:
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+  ~Host();
+
+  /// Runs the task on the main loop. An exception that leaves it is a failure of the world. `name`
+  /// is for reports. Throws `std::logic_error` while the process does not run.
+  template <class T>
+  void spawn(Task<T> task, std::string name = "task") {
+    start(without_result(std::move(task)), std::move(name));
+  }
+
+  /// What the process runs: now, and again after each `restart`.
+  void run(std::function<Task<>()> main);
+
+  [[nodiscard]] EventLoop& loop() const;
+  [[nodiscard]] const std::string& address() const noexcept;
+  [[nodiscard]] const std::string& name() const noexcept;
+  /// A further address, of either family.
+  void add_address(std::string_view address);
+
+  /// A signal for the process. One that nobody awaits does what it does by default: SIGTERM,
+  /// SIGINT and others `kill`.
+  void raise(int signal);
+
+  /// The process ends at once, and its kernel closes what it had open: peers see an end or a reset.
+  void kill();
+  /// The machine goes off. Peers see nothing, until it is back and answers with a reset.
+  void crash();
+  /// A new process, on a machine that is on again. The one before is killed.
+  void restart();
+  /// The process stands still (SIGSTOP), its kernel does not.
+  void pause();
+  void resume();
+  [[nodiscard]] bool running() const noexcept;
+
+  /// Of the process, from now on.
+  void set_descriptor_limit(std::size_t limit);
+  [[nodiscard]] std::size_t open_descriptors() const noexcept;
+  /// Tasks of `spawn` and `run` that have not ended.
+  [[nodiscard]] std::size_t unfinished() const noexcept;
+
+ private:
+  friend class World;
+  struct Impl;
+
+  explicit Host(std::unique_ptr<Impl> impl);
+
+  template <class T>
+  static Task<> without_result(Task<T> task) {
+    co_await std::move(task);
+  }
+  void start(Task<> task, std::string name);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A network of hosts under a virtual clock. The same seed and the same code give the same run,
+/// event for event, on any machine. Everything on the thread that made it, and not from inside one
+/// of its tasks, but for `at`, `inject`, `partition`, `heal` and what `Host` can do.
+///
+/// Any of the `run_…` throws `Failure` where something did not hold.
+class World {
+ public:
+  explicit World(WorldOptions options = {});
+  World(const World&) = delete;
+  World& operator=(const World&) = delete;
+  /// `finish`, unless that was called or an exception is on its way.
+  ~World() noexcept(false);
+
+  /// A host with an address ("10.0.0.1", "fd00::1") and a name by which others can connect to it;
+  /// without one the address is its name. Throws `std::invalid_argument`.
+  Host& add_host(std::string_view address, std::string_view name = {});
+
+  /// Lets virtual time pass; it costs what happens in it.
+  void run_for(std::chrono::nanoseconds time);
+  /// Until the condition holds, asked after each event. False when `limit` has passed before. With
+  /// nothing left to happen that throws: it tells who waits for what.
+  bool run_until(const std::function<bool()>& condition,
+                 std::chrono::nanoseconds limit = std::chrono::hours(24));
+  /// Until nothing is left to happen: what still waits then waits for ever.
+  void run_until_idle();
+  /// One event. False if there is none left.
+  bool step();
+
+  /// Ends all hosts and checks that nothing is left of them: operations, descriptors, leases,
+  /// frames. Throws `Failure`.
+  void finish();
+
+  /// Virtual time since the world began.
+  [[nodiscard]] std::chrono::nanoseconds now() const noexcept;
+  /// Calls the function then, in no host.
+  void at(std::chrono::nanoseconds time, std::function<void()> function);
+  /// The fault hits the host's next operations that it can hit, from then on.
+  void at(std::chrono::nanoseconds time, Fault fault, Host& host, std::size_t times = 1);
+  void inject(Fault fault, Host& host, std::size_t times = 1);
+  /// How often a fault has hit: a run without hits has tested nothing.
+  [[nodiscard]] std::uint64_t hits(Fault fault) const noexcept;
+
+  /// In both directions.
+  void set_link(const Host& a, const Host& b, const Link& link);
+  void set_one_way(const Host& from, const Host& to, const Link& link);
+  /// Nothing gets through any more. Connections wait, and end with ETIMEDOUT after their time.
+  void partition(const Host& a, const Host& b);
+  void partition_one_way(const Host& from, const Host& to);
+  void heal(const Host& a, const Host& b);
+  void heal();
+
+  /// A number of the test's own, from a stream of its own.
+  [[nodiscard]] std::uint64_t random() noexcept;
+  [[nodiscard]] std::uint64_t seed() const noexcept;
+  /// Equal for equal runs.
+  [[nodiscard]] std::uint64_t trace_hash() const noexcept;
+  /// Throws `Failure` unless the condition holds.
+  void check(bool condition, std::string_view what);
+  /// Seed, time, and what happened last.
+  [[nodiscard]] std::string report() const;
+
+ private:
+  friend class Host;
+  friend Exploration explore(const ExploreOptions& options,
+                             const std::function<void(World&)>& scenario);
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct ExploreOptions {
+  std::uint64_t first = 1;    // seed
+  std::uint64_t count = 200;  // seeds; WEIR_SIM_SEEDS in the environment takes its place
+  WorldOptions world = {};    // its seed does not count
+  std::size_t most_failures = 3;
+  std::string_view name = "scenario";
+};
+
+struct Exploration {
+  struct Failed {
+    std::uint64_t seed;
+    std::string text;
+  };
+  std::uint64_t runs = 0;
+  std::uint64_t hash = 0;  // over the trace hashes of all runs
+  std::vector<Failed> failures;
+
+  /// The texts of all failures, empty if there is none.
+  [[nodiscard]] std::string text() const;
+};
+
+/// Runs the scenario in a fresh world for each seed, and stops after `most_failures`. A run fails by
+/// any exception. With WEIR_SIM_SEED in the environment only that seed runs. On a terminal it
+/// shows how far it is.
+Exploration explore(const ExploreOptions& options, const std::function<void(World&)>& scenario);
+inline Exploration explore(std::uint64_t seeds, const std::function<void(World&)>& scenario) {
+  return explore(ExploreOptions{.count = seeds}, scenario);
+}
+
+}  // namespace weir::sim
