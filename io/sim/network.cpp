@@ -260,10 +260,11 @@ std::uint32_t Endpoint::events() const noexcept {
   return held;
 }
 
-void Endpoint::send_syn() {
-  transmit(SegmentKind::syn);
-  if (network_.find_machine(remote) != nullptr) return;
-  wire_.clear();
+void Endpoint::send_syn(bool to_somebody) {
+  if (to_somebody) {
+    transmit(SegmentKind::syn);
+    return;
+  }
   network_.schedule(later(network_.now(), kNoRoute), [self = shared_from_this()] {
     if (self->state == State::connecting) self->refuse(EHOSTUNREACH);
   });
@@ -580,7 +581,7 @@ int Process::connect(int fd, const RawAddress& address) {
   endpoint.remote_host = machine != nullptr ? machine->host() : kernel_.host();
   kernel_.add_connection(endpoint.local, endpoint.remote);
   network_.trace(kernel_.host(), "connect", fd, to->port);
-  endpoint.send_syn();
+  endpoint.send_syn(machine != nullptr);
   return -EINPROGRESS;
 }
 
