@@ -58,6 +58,7 @@ EventLoop::~EventLoop() {
   }
   while (!has_ended()) {
     try {
+      (void)mailbox_->take_stop_request();  // it would keep us from sleeping
       turn();
     } catch (...) {
       report_failure(std::current_exception(), "the end of an event loop");

@@ -32,7 +32,7 @@ class EventLoopThread {
  private:
   friend class EventLoopThreadPool;
 
-  EventLoop* loop_ = nullptr;  // lives in the thread
+  EventLoop* loop_ = nullptr;   // lives in the thread
   Machine* machine_ = nullptr;  // runs the loop, in place of a thread
   std::shared_ptr<Mailbox> mailbox_;
   std::thread thread_;

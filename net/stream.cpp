@@ -273,6 +273,9 @@ void Stream::take_in(Completion completion) noexcept {
         wake_reader();
         break;
       case -ECANCELED:
+        // Not by us: the engine has been abandoned, and gives nothing any more.
+        if (!receive_.cancel_wanted) fail(ECANCELED);
+        break;
       case -EINTR:
       case -EAGAIN:
         break;

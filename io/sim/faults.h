@@ -34,7 +34,8 @@ struct Faults {
   std::chrono::nanoseconds latency = std::chrono::microseconds(100);  // one way
   std::chrono::nanoseconds jitter = {};  // up to this much is added, evenly
   std::uint64_t bandwidth = 0;           // bytes a second in each direction; 0: no limit
-  double loss = 0;  // of a segment; TCP sends it again, so that it shows as a delay of 200 ms and up
+  double loss =
+      0;  // of a segment; TCP sends it again, so that it shows as a delay of 200 ms and up
 
   double short_receive = 0;
   double short_send = 0;

@@ -319,8 +319,8 @@ void Endpoint::transmit(SegmentKind kind, std::string bytes) {
   segment.fin_received = fin_received;
   advertised_ = segment.edge;
   // Nothing overtakes what the connection sent before.
-  last_arrival_ = std::max(
-      last_arrival_, network_.arrival(kernel.host(), remote_host, segment.bytes.size()));
+  last_arrival_ =
+      std::max(last_arrival_, network_.arrival(kernel.host(), remote_host, segment.bytes.size()));
   segment.arrival = last_arrival_;
   wire_.push_back(std::move(segment));
   if (!delivery_arranged_) arrange_delivery(last_arrival_);
@@ -640,7 +640,8 @@ int Process::set(int fd, Option option, int value) {
       break;
     case Option::receive_buffer:
       // A window that was granted is not taken back.
-      if (endpoint.state == Endpoint::State::fresh || endpoint.state == Endpoint::State::listening) {
+      if (endpoint.state == Endpoint::State::fresh ||
+          endpoint.state == Endpoint::State::listening) {
         endpoint.receive_capacity = static_cast<std::size_t>(std::max(value, 1024));
       }
       break;
@@ -688,8 +689,8 @@ int Process::unread_bytes(int fd) {
 
 void Process::close(int fd) noexcept {
   Descriptor* descriptor = find(fd);
-  WEIR_ASSERT(descriptor != nullptr);     // closed twice
-  WEIR_ASSERT(!descriptor->awaited());    // an operation still needs it
+  WEIR_ASSERT(descriptor != nullptr);   // closed twice
+  WEIR_ASSERT(!descriptor->awaited());  // an operation still needs it
   const std::shared_ptr<Endpoint> endpoint = std::move(descriptor->endpoint);
   descriptors_[static_cast<std::size_t>(fd - kFirstDescriptor)].reset();
   --open_;
@@ -1030,9 +1031,8 @@ bool Kernel::owns(const Address& address) const noexcept {
 }
 
 bool Kernel::port_is_bound(const Address& address) const noexcept {
-  return std::any_of(bound_.begin(), bound_.end(), [&](const auto& other) {
-    return other->local.port == address.port;
-  });
+  return std::any_of(bound_.begin(), bound_.end(),
+                     [&](const auto& other) { return other->local.port == address.port; });
 }
 
 bool Kernel::port_lingers(std::uint16_t port) {
@@ -1065,10 +1065,10 @@ int Kernel::bind(const std::shared_ptr<Endpoint>& endpoint, Address address) {
   }
   for (const auto& other : bound_) {
     if (other->local.port != address.port) continue;
-    const bool apart = other->v6 != endpoint->v6
-                           ? (other->v6 ? other->v6_only : endpoint->v6_only) || other->v6_only
-                           : !other->local.is_any() && !address.is_any() &&
-                                 other->local.ip != address.ip;
+    const bool apart =
+        other->v6 != endpoint->v6
+            ? (other->v6 ? other->v6_only : endpoint->v6_only) || other->v6_only
+            : !other->local.is_any() && !address.is_any() && other->local.ip != address.ip;
     if (!apart && !(other->reuse_port && endpoint->reuse_port)) return -EADDRINUSE;
   }
   if (!endpoint->reuse_address && port_lingers(address.port)) return -EADDRINUSE;
@@ -1091,9 +1091,8 @@ int Kernel::choose_local(Endpoint& endpoint, const Address& remote) {
   if (remote.is_loopback() || owns(remote)) {
     local.ip = remote.ip;
   } else {
-    const auto own = std::find_if(addresses.begin(), addresses.end(), [&](const Address& address) {
-      return address.v6 == remote.v6;
-    });
+    const auto own = std::find_if(addresses.begin(), addresses.end(),
+                                  [&](const Address& address) { return address.v6 == remote.v6; });
     if (own == addresses.end()) return -ENETUNREACH;
     local.ip = own->ip;
   }
@@ -1245,9 +1244,9 @@ Kernel* Network::find_machine(const Address& address) noexcept {
 
 bool Network::is_taken(const Address& address) const noexcept {
   return std::any_of(kernels_.begin(), kernels_.end(), [&](const auto& kernel) {
-    return std::any_of(
-        kernel->addresses.begin(), kernel->addresses.end(),
-        [&](const Address& own) { return own.ip == address.ip && own.v6 == address.v6; });
+    return std::any_of(kernel->addresses.begin(), kernel->addresses.end(), [&](const Address& own) {
+      return own.ip == address.ip && own.v6 == address.v6;
+    });
   });
 }
 
@@ -1320,8 +1319,8 @@ TimePoint Network::arrival(std::size_t from, std::size_t to, std::size_t bytes) 
   }
   Duration delay = way.link.latency;
   if (way.link.jitter > Duration::zero()) {
-    delay += Duration(static_cast<std::int64_t>(
-        drawn % static_cast<std::uint64_t>(way.link.jitter.count() + 1)));
+    delay += Duration(
+        static_cast<std::int64_t>(drawn % static_cast<std::uint64_t>(way.link.jitter.count() + 1)));
   }
   for (Duration retry = kFirstRetry; losses_.chance(way.link.loss) && retry < kMostRetry;
        retry *= 2) {

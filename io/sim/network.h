@@ -108,7 +108,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
 
   // What the network does.
   void send_syn(bool to_somebody);  // nobody: it fails after a while
-  void refuse(int error);  // a connect that fails
+  void refuse(int error);           // a connect that fails
   void receive(Segment segment);
   /// The connection ends with this error; what was received can still be read.
   void fail(int error);

@@ -123,8 +123,8 @@ void SimulatedEngine::hand_over() {
     if (operation->state == Operation::State::ended) continue;
     if (!abandoned_ && network_.hit(Fault::lost_cancel, process_.kernel().host())) {
       cancels_.push_back(operation);  // until the next time
-      driver_.want_turn(*this, after(network_.now(),
-                                     Duration(network_.shapes().below(kLostCancel))));
+      driver_.want_turn(*this,
+                        after(network_.now(), Duration(network_.shapes().below(kLostCancel))));
     } else {
       cancel_now(*operation);
     }
@@ -160,8 +160,8 @@ void SimulatedEngine::start(Operation& operation) {
 
 /// Files are the process's own: they are not simulated.
 void SimulatedEngine::read_file(Operation& operation) {
-  const auto count = ::pread(operation.fd, operation.data, operation.size,
-                             static_cast<off_t>(operation.offset));
+  const auto count =
+      ::pread(operation.fd, operation.data, operation.size, static_cast<off_t>(operation.offset));
   queue(operation, nullptr, count < 0 ? -errno : static_cast<int>(count), false, kNoBuffer);
 }
 
@@ -237,6 +237,9 @@ void SimulatedEngine::wait(TimePoint deadline) {
       feed_starved();
     }
     delivered += deliver();
+  }
+  if (abandoned_ && delivered == 0 && deadline != TimePoint::max()) {
+    last_hour_ = std::max(last_hour_, deadline);
   }
   const TimePoint now = network_.now();
   const bool busy = deadline == TimePoint::min() || delivered > 0 || !waiting_.empty() || woken_;

@@ -5,6 +5,7 @@
 #include <weir/io/receive_pool.h>
 #include <weir/io/sim/network.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -39,7 +40,7 @@ class SimulatedEngine final : public IoEngine {
   void cancel(Operation& operation) noexcept override;
   void wait(TimePoint deadline) override;
   void wake() noexcept override;
-  [[nodiscard]] TimePoint now() noexcept override { return network_.now(); }
+  [[nodiscard]] TimePoint now() noexcept override { return std::max(network_.now(), last_hour_); }
   [[nodiscard]] std::uint64_t random() noexcept override { return random_.next(); }
   [[nodiscard]] Sockets& sockets() noexcept override { return process_; }
   [[nodiscard]] Machine* machine() noexcept override { return &driver_.machine_of(*this); }
@@ -114,6 +115,7 @@ class SimulatedEngine final : public IoEngine {
   bool abandoned_ = false;
   bool may_block_ = false;
   bool woken_ = false;
+  TimePoint last_hour_{};  // of an abandoned loop: its deadlines pass at once
   std::uint64_t waits_ = 0;
   std::uint64_t submissions_ = 0;
   std::uint64_t completions_ = 0;

@@ -171,6 +171,7 @@ struct World::Impl final : SimulatedEngine::Driver, log::Tap {
 
   [[nodiscard]] std::string report(const std::string& what) const;
 
+  std::vector<std::shared_ptr<void>> kept;  // goes last
   Network network;
   Random users;
   std::int64_t frames;
@@ -191,8 +192,9 @@ std::string World::Impl::report(const std::string& what) const {
   const TimePoint start(std::chrono::hours(1));
   std::string text = "weir: simulation failed: " + what + "\n  seed " +
                      std::to_string(network.options().seed) + ", virtual time " +
-                     in_seconds(network.now() - start) + "\n  to repeat it: WEIR_SIM_SEED=" +
-                     std::to_string(network.options().seed) + " " + program_invocation_short_name;
+                     in_seconds(network.now() - start) +
+                     "\n  to repeat it: WEIR_SIM_SEED=" + std::to_string(network.options().seed) +
+                     " " + program_invocation_short_name;
   for (const auto& one : hosts) {
     const Host::Impl& host = *one->impl_;
     text += "\n  host " + host.name + (host.name == host.address ? "" : " (" + host.address + ")");
@@ -427,8 +429,8 @@ Host& World::add_host(std::string_view address, std::string_view name) {
     }
   }
   const std::size_t index = impl_->network.add_machine();
-  impl_->hosts.push_back(std::unique_ptr<Host>(new Host(
-      std::make_unique<Host::Impl>(*impl_, index, std::string(address), known_as))));
+  impl_->hosts.push_back(std::unique_ptr<Host>(
+      new Host(std::make_unique<Host::Impl>(*impl_, index, std::string(address), known_as))));
   Host& host = *impl_->hosts.back();
   host.add_address(address);
   host.impl_->boot();
@@ -453,8 +455,9 @@ bool World::run_until(const std::function<bool()>& condition, std::chrono::nanos
   std::uint64_t steps = 0;
   while (!condition()) {
     if (impl_->network.empty()) {
-      throw Failure(impl_->report("deadlock: nothing is left to happen, and the condition of "
-                                  "run_until does not hold"));
+      throw Failure(
+          impl_->report("deadlock: nothing is left to happen, and the condition of "
+                        "run_until does not hold"));
     }
     if (impl_->network.next() > end) {
       impl_->network.advance_to(end);
@@ -541,6 +544,7 @@ void World::heal() {
   }
 }
 
+void World::keep(std::shared_ptr<void> object) { impl_->kept.push_back(std::move(object)); }
 std::uint64_t World::random() noexcept { return impl_->users.next(); }
 std::uint64_t World::seed() const noexcept { return impl_->network.options().seed; }
 std::uint64_t World::trace_hash() const noexcept { return impl_->network.hash(); }

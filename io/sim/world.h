@@ -139,6 +139,16 @@ class World {
   void heal(const Host& a, const Host& b);
   void heal();
 
+  /// An object that lives until all hosts have ended: for what tasks refer to in their destructors
+  /// too.
+  template <class T, class... Arguments>
+  T& make(Arguments&&... arguments) {
+    auto object = std::make_shared<T>(std::forward<Arguments>(arguments)...);
+    T& made = *object;
+    keep(std::move(object));
+    return made;
+  }
+
   /// A number of the test's own, from a stream of its own.
   [[nodiscard]] std::uint64_t random() noexcept;
   [[nodiscard]] std::uint64_t seed() const noexcept;
@@ -153,6 +163,8 @@ class World {
   friend class Host;
   friend Exploration explore(const ExploreOptions& options,
                              const std::function<void(World&)>& scenario);
+  void keep(std::shared_ptr<void> object);
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -178,8 +190,8 @@ struct Exploration {
   [[nodiscard]] std::string text() const;
 };
 
-/// Runs the scenario in a fresh world for each seed, and stops after `most_failures`. A run fails by
-/// any exception. With WEIR_SIM_SEED in the environment only that seed runs. On a terminal it
+/// Runs the scenario in a fresh world for each seed, and stops after `most_failures`. A run fails
+/// by any exception. With WEIR_SIM_SEED in the environment only that seed runs. On a terminal it
 /// shows how far it is.
 Exploration explore(const ExploreOptions& options, const std::function<void(World&)>& scenario);
 inline Exploration explore(std::uint64_t seeds, const std::function<void(World&)>& scenario) {

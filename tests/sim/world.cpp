@@ -578,8 +578,9 @@ TEST_CASE("a failure tells seed, time, events and the command that repeats it") 
     client.spawn(wrong(), "the wrong one");
     world.run_for(1min);
   });
-  for (const char* part : {"the wrong one", "this is not right", "seed 77", "virtual time 1.50",
-                           "WEIR_SIM_SEED=77", "host server (10.0.0.1)", "syn ack", "unfinished: echo"}) {
+  for (const char* part :
+       {"the wrong one", "this is not right", "seed 77", "virtual time 1.50", "WEIR_SIM_SEED=77",
+        "host server (10.0.0.1)", "syn ack", "unfinished: echo"}) {
     CHECK_MESSAGE(contains(text, part), part << " in: " << text);
   }
 }
@@ -722,7 +723,9 @@ TEST_CASE("links have latency and bandwidth") {
     (void)co_await connection.read();
     one = of.now() - start;
     start = of.now();
-    const auto send = [](TcpConnection& to) -> Task<> { co_await to.send(pattern(1, 0, 1'000'000)); };
+    const auto send = [](TcpConnection& to) -> Task<> {
+      co_await to.send(pattern(1, 0, 1'000'000));
+    };
     co_await when_all(send(connection), connection.read_exactly(1'000'000));
     many = of.now() - start;
   };
@@ -742,8 +745,7 @@ TEST_CASE("explore reports the seeds that fail, and a seed repeats its failure")
   REQUIRE(found.failures.size() == 5);
   CHECK(contains(found.text(), "the tenth one"));
   const std::uint64_t seed = found.failures.back().seed;
-  const sim::Exploration again =
-      sim::explore({.first = seed, .count = 1}, scenario);
+  const sim::Exploration again = sim::explore({.first = seed, .count = 1}, scenario);
   REQUIRE(again.failures.size() == 1);
   CHECK(again.failures.front().text == found.failures.back().text);
 }
