@@ -314,6 +314,8 @@ Task<> Host::Impl::watch(Impl& host, std::uint64_t number, Task<> task) {
   const Ended ended{host, number};
   try {
     co_await std::move(task);
+  } catch (const Failure& failure) {  // of `World::check`: it has its report
+    if (!host.world.failure) host.world.failure = failure.what();
   } catch (...) {
     host.world.fail("task \"" + host.tasks[number] + "\" of host " + host.name + ": " +
                     describe(std::current_exception()));
