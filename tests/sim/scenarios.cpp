@@ -522,11 +522,13 @@ TEST_CASE("scenario: messages of senders that are dropped leave whole or not at 
     server.spawn(serve_echo(), "echo server");
     bool done = false;
     const auto drop = [](sim::World& of, std::uint64_t seed, bool& finished) -> Task<> {
+      constexpr std::size_t kHigh = 1000;
+      constexpr std::size_t kLow = 300;
       sim::Random random(seed);
       while (!finished) {
         try {
           TcpConnection connection = co_await connect("server:7");
-          connection.set_water_marks({.high = 1000, .low = 300});
+          connection.set_water_marks({.high = kHigh, .low = kLow});
           std::uint64_t next = 1;
           std::uint64_t last = 0;
           bool ended = false;
@@ -534,14 +536,13 @@ TEST_CASE("scenario: messages of senders that are dropped leave whole or not at 
             try {
               for (;;) {
                 std::string line = line_of(number++);
-                const bool waits = to.pending_bytes() >= 1000;
-                const std::size_t allowed = 300 + line.size();
+                const bool waits = to.pending_bytes() + line.size() >= kHigh;
                 if (number % 2 == 0) {
                   co_await to.send(std::string_view(line));
                 } else {
                   co_await to.send(std::move(line));
                 }
-                if (waits && to.pending_bytes() > allowed) {
+                if (waits && to.pending_bytes() > kLow) {
                   throw std::logic_error("a send came back above the low mark");
                 }
                 if (number % 16 == 0) co_await to.flush();
@@ -580,5 +581,137 @@ TEST_CASE("scenario: messages of senders that are dropped leave whole or not at 
     };
     client.spawn(drop(world, world.random(), done), "client");
     world.check(world.run_until([&] { return done; }, 2h), "the lines arrive");
+  });
+}
+
+TEST_CASE("scenario: a reader that stalls holds its sender back, whatever happens") {
+  explore_all("stalls", [](sim::World& world) {
+    auto& server = world.add_host("10.0.0.1", "server");
+    auto& client = world.add_host("10.0.0.2");
+    constexpr std::size_t kInput = 20'000;
+    constexpr std::size_t kOutput = 10'000;
+    constexpr std::size_t kTotal = 600'000;
+    auto& sent = world.make<std::size_t>(0);
+    auto& read = world.make<std::size_t>(0);
+    const auto flood = [](std::size_t& count, std::size_t& got) -> Task<> {
+      TcpServer tcp(EventLoop::current(), options_at("0.0.0.0:7"));
+      const auto handler = [&count, &got](TcpConnection connection) -> Task<> {
+        const auto write = [](TcpConnection to, std::size_t& bytes, std::size_t& taken) -> Task<> {
+          bytes = taken = 0;
+          to.set_water_marks({.high = kOutput, .low = kOutput / 2});
+          while (bytes < kTotal) {
+            co_await to.send(pattern(5, bytes, 1000));
+            bytes += 1000;
+          }
+        };
+        return write(std::move(connection), count, got);
+      };
+      co_await start_server(tcp, handler);
+      co_await Event().wait();
+    };
+    server.spawn(flood(sent, read), "server");
+    auto& done = world.make<bool>(false);
+    const auto take = [](sim::World& of, std::uint64_t seed, std::size_t& count,
+                         bool& finished) -> Task<> {
+      sim::Random random(seed);
+      while (!finished) {
+        try {
+          const Connector connector(SocketAddress::parse("10.0.0.1:7"));
+          ConnectionOptions options;
+          options.input_high = kInput;
+          TcpConnection connection(co_await connector.try_once(), options);
+          CheckedStream stream(5);
+          for (;;) {
+            if (random.below(20) == 0) co_await sleep(std::chrono::milliseconds(random.below(200)));
+            const Chunk chunk = co_await connection.read();
+            if (!chunk) break;
+            stream.take(chunk.view());
+            count = stream.offset();
+          }
+          finished = stream.offset() == kTotal;
+          if (!finished && !is_harsh(of)) throw std::logic_error("bytes are missing");
+        } catch (const std::system_error&) {
+          forgive(of);
+        }
+        if (!finished) co_await sleep(20ms);
+      }
+    };
+    client.spawn(take(world, world.random(), read, done), "reader");
+    // What may be between the two: both marks, a message, both kernels' buffers, and what a receive
+    // with many results gives until its cancel has come through.
+    const std::size_t most = kInput + kOutput + 1000 + 4 * (std::size_t{64} << 10);
+    while (!done) {
+      world.check(world.now() < 2h, "the reader has everything");
+      world.check(sent <= read + most,
+                  "what is on its way is bounded: " + std::to_string(sent - read));
+      world.run_for(10ms);
+    }
+  });
+}
+
+TEST_CASE("scenario: connects that are dropped at any moment leave nothing behind") {
+  explore_all("dropped connects", [](sim::World& world) {
+    auto& server = world.add_host("10.0.0.1", "server");
+    auto& client = world.add_host("10.0.0.2");
+    server.spawn(serve_echo(), "echo server");
+    const auto drop = [](std::uint64_t seed) -> Task<> {
+      sim::Random random(seed);
+      for (int i = 0; i < 40; ++i) {
+        const auto limit = std::chrono::microseconds(random.below(3000));
+        const bool by_name = random.below(2) == 0;
+        if (by_name) {
+          (void)co_await as_tuple(timeout(limit, connect("server:7")));
+        } else {
+          const Connector connector(SocketAddress::parse("10.0.0.1:7"));
+          (void)co_await as_tuple(timeout(limit, connector.connect()));
+        }
+      }
+    };
+    if (world.random() % 2 == 0) {
+      world.at(20ms, [&world, &server, &client] { world.partition(server, client); });
+    }
+    client.spawn(drop(world.random()), "client");
+    world.check(world.run_until([&] { return client.unfinished() == 0; }, 1h), "the drops end");
+    world.run_for(10s);  // a close may linger for five
+    world.check(client.open_descriptors() == 0, "no descriptor is left");
+  });
+}
+
+TEST_CASE("scenario: acceptors that end at any moment keep no descriptor") {
+  explore_all("acceptors", [](sim::World& world) {
+    auto& server = world.add_host("10.0.0.1", "server");
+    const auto accept_some = [](std::uint64_t seed) -> Task<> {
+      sim::Random random(seed);
+      for (int i = 0; i < 20; ++i) {
+        try {
+          Acceptor acceptor(SocketAddress::parse("0.0.0.0:7"));
+          std::vector<Socket> accepted;
+          for (std::uint64_t count = random.below(5); count > 0; --count) {
+            co_await sleep(std::chrono::microseconds(random.below(3000)));
+            const auto limit = std::chrono::microseconds(random.below(2000));
+            auto [error, socket] = co_await as_tuple(timeout(limit, acceptor.accept()));
+            if (!error) accepted.push_back(std::move(socket));
+          }
+        } catch (const std::system_error&) {  // no descriptor for a listener
+        }
+        co_await sleep(std::chrono::microseconds(random.below(3000)));
+      }
+    };
+    server.spawn(accept_some(world.random()), "server");
+    const auto come_and_go = [](std::uint64_t seed) -> Task<> {
+      sim::Random random(seed);
+      for (;;) {
+        const Connector connector(SocketAddress::parse("10.0.0.1:7"));
+        (void)co_await as_tuple(connector.try_once());
+        co_await sleep(std::chrono::microseconds(random.below(1000)));
+      }
+    };
+    for (int i = 0; i < 3; ++i) {
+      auto& client = world.add_host("10.0.1." + std::to_string(i + 1));
+      client.spawn(come_and_go(world.random()), "client");
+    }
+    world.check(world.run_until([&] { return server.unfinished() == 0; }, 1h), "the server ends");
+    world.run_for(1s);
+    world.check(server.open_descriptors() == 0, "no descriptor is left");
   });
 }
