@@ -41,6 +41,8 @@ namespace {
 constexpr unsigned kLeastEntries = 8;
 constexpr unsigned kCompletionsPerEntry = 8;
 constexpr std::size_t kFirstBuffers = 64;
+/// Bytes of receive buffers that cost less than receives which find none.
+constexpr std::size_t kCheapBuffers = 4 << 20;
 constexpr std::uint16_t kBufferGroup = 0;
 
 static_assert(sizeof(Slice) == sizeof(iovec) && offsetof(Slice, size) == offsetof(iovec, iov_len));
@@ -466,7 +468,9 @@ class UringEngine final : public IoEngine {
 
   void feed_starved() noexcept {
     if (starved_.empty()) return;
-    if (pool_->free() == 0 && !pool_->grow_more()) return;
+    // Buffers that came back meanwhile do not tell that there are enough for a whole turn.
+    const bool cheap = pool_->made() * pool_->buffer_size() < kCheapBuffers;
+    if (cheap || pool_->free() == 0) pool_->grow_more();
     // In the order in which they starved, one for each buffer: those behind keep their place.
     for (std::size_t free = pool_->free(); free > 0; --free) {
       Operation* operation = starved_.pop_front();
