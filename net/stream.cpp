@@ -28,8 +28,8 @@ constexpr std::size_t kCopyUpTo = 512;
 constexpr std::size_t kCopyBuffer = kSmallBuffer - sizeof(Buffer);
 /// Receives in a row that fill their buffer, after which larger ones pay.
 constexpr std::uint8_t kFullBuffers = 4;
-/// In bulk, a receive of less than this does not need a large buffer: it is copied out, and the
-/// next ones go to leased buffers again.
+/// In bulk, a receive of less than this does not need a large buffer: it is copied out, and after a
+/// few of them in a row the next go to leased buffers again.
 constexpr std::size_t kBulkPays = 8192;
 /// How long a connection may hold on to a large buffer into which nothing comes.
 constexpr auto kBulkIdle = std::chrono::seconds(1);
@@ -285,7 +285,13 @@ void Stream::take_in(Completion completion) noexcept {
   BufferRef buffer = receive_.kind == OperationKind::receive ? BufferRef(*completion.buffer)
                                                              : std::move(bulk_buffer_);
   const bool large = size >= (bulk_ ? kBulkPays : std::size_t{buffer->capacity()});
-  full_buffers_ = large ? static_cast<std::uint8_t>(std::min(full_buffers_ + 1, 255)) : 0;
+  if (large) {
+    full_buffers_ = static_cast<std::uint8_t>(std::min<int>(full_buffers_ + 1, kFullBuffers));
+  } else if (bulk_ && full_buffers_ > 0) {
+    --full_buffers_;  // the end of a message, it may be: bulk ends after a few of them
+  } else {
+    full_buffers_ = 0;
+  }
   if (closing_ || failed_) return;
   const std::byte* data = buffer->data();
   try {
