@@ -88,7 +88,7 @@ class BufferRef {
 inline constexpr std::size_t kSmallBuffer = 2048;
 
 /// A capacity that `make_buffer` recycles too, for moving large amounts.
-inline constexpr std::size_t kBulkBuffer = 256 << 10;
+inline constexpr std::size_t kBulkBuffer = 512 << 10;
 
 /// A buffer from the heap, of `capacity` bytes. Throws `std::bad_alloc`.
 BufferRef make_buffer(std::size_t capacity);

@@ -38,7 +38,7 @@ struct Slice {
 /// One result of an operation. Small enough to travel in registers.
 struct Completion {
   std::int32_t result;  // as the system call gives it: a count or descriptor, or -errno
-  bool more;            // further results will come; false: the operation is the owner's again
+  std::uint32_t more;   // further results will come; 0: the operation is the owner's again
   Buffer* buffer;       // receive: where the `result` bytes lie, unreferenced so far; else nullptr
 };
 

@@ -55,6 +55,7 @@ bool TimerWheel::find_next(Next& next) const noexcept {
 }
 
 TimePoint TimerWheel::next() const noexcept {
+  if (empty()) return TimePoint::max();
   Next next{};
   if (!find_next(next)) return TimePoint::max();
   constexpr auto kLast = static_cast<std::uint64_t>(TimePoint::max().time_since_epoch().count());

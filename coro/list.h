@@ -78,9 +78,12 @@ class List {
 
   /// Takes the first item out, or gives nullptr.
   T* pop_front() noexcept {
-    T* item = front();
-    if (item != nullptr) link_of(*item).unlink();
-    return item;
+    Link* first = head_.next_;
+    if (first == &head_) return nullptr;
+    head_.next_ = first->next_;
+    first->next_->prev_ = &head_;
+    first->next_ = nullptr;
+    return item_of(first);
   }
 
   /// Moves every item of `other` to the end of this list.

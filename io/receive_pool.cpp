@@ -26,6 +26,7 @@ ReceivePool::ReceivePool(std::size_t buffer_size, std::size_t most)
     : buffer_size_(buffer_size),
       stride_((buffer_size + kLine - 1) / kLine * kLine + kLine),
       most_(most),
+      most_lent_(most / 2),
       data_(static_cast<std::byte*>(reserve(stride_ * most))) {
   try {
     headers_ = static_cast<Buffer*>(reserve(sizeof(Buffer) * most));

@@ -22,7 +22,7 @@ class ReceivePool : public BufferOwner {
 
   /// The buffer goes out: its first reference is about to be taken.
   Buffer& lend(std::uint32_t id) noexcept {
-    WEIR_ASSERT(id < made_ && header(id)->unused());
+    WEIR_ASSERT(header(id)->unused());
     ++leased_;
     unpoison(data_of(id), buffer_size_);
     return *header(id);
@@ -32,7 +32,7 @@ class ReceivePool : public BufferOwner {
   /// bytes are copied to the heap instead and the buffer is free at once. So leases that are
   /// kept, by users or in the queues of peers that do not read, never stop the others' receiving.
   Buffer& lend_or_copy(std::uint32_t id, std::size_t used) noexcept {
-    return leased_ < most_ / 2 ? lend(id) : copy_out(id, used);
+    return leased_ < most_lent_ ? lend(id) : copy_out(id, used);
   }
 
   /// Makes up to `count` more buffers; gives how many it made. Their ids are the highest.
@@ -71,6 +71,7 @@ class ReceivePool : public BufferOwner {
   std::size_t buffer_size_;
   std::size_t stride_;
   std::size_t most_;
+  std::size_t most_lent_;
   std::size_t made_ = 0;
   std::size_t leased_ = 0;
   bool retired_ = false;

@@ -41,6 +41,8 @@ namespace {
 constexpr unsigned kLeastEntries = 8;
 constexpr unsigned kCompletionsPerEntry = 8;
 constexpr std::size_t kFirstBuffers = 64;
+/// Bytes of receive buffers that cost less than receives which find none.
+constexpr std::size_t kCheapBuffers = 4 << 20;
 constexpr std::uint16_t kBufferGroup = 0;
 
 static_assert(sizeof(Slice) == sizeof(iovec) && offsetof(Slice, size) == offsetof(iovec, iov_len));
@@ -58,7 +60,9 @@ std::uint64_t user_data_of(const Operation& operation) noexcept {
 class RingPool final : public ReceivePool {
  public:
   RingPool(std::size_t buffer_size, std::size_t most)
-      : ReceivePool(buffer_size, most), entries_(std::bit_ceil(static_cast<unsigned>(most))) {
+      : ReceivePool(buffer_size, most),
+        entries_(std::bit_ceil(static_cast<unsigned>(most))),
+        mask_(entries_ - 1) {
     void* memory = ::mmap(nullptr, entries_ * sizeof(io_uring_buf), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -79,49 +83,38 @@ class RingPool final : public ReceivePool {
   bool grow_more() noexcept {
     const auto first = static_cast<std::uint32_t>(made());
     const std::size_t added = grow(std::max(kFirstBuffers, made()));
-    for (std::uint32_t id = first; id < first + added; ++id) put(id);
+    for (std::uint32_t id = first; id < first + added; ++id) put(data_of(id), id);
     return added > 0;
   }
 
-  /// The kernel took a buffer and put `used` bytes into it.
-  Buffer& taken(std::uint32_t id, std::size_t used) noexcept {
-    --free_;
-    return lend_or_copy(id, used);
-  }
-
   /// The kernel took a buffer and put nothing into it.
-  void taken_unused(std::uint32_t id) noexcept {
-    --free_;
-    BufferRef(lend(id)).reset();
-  }
+  void taken_unused(std::uint32_t id) noexcept { BufferRef(lend(id)).reset(); }
 
   /// Shows the kernel the buffers that came back.
-  void publish() noexcept {
-    if (unpublished_ == 0) return;
-    io_uring_buf_ring_advance(ring_, unpublished_);
-    unpublished_ = 0;
-  }
+  void publish() noexcept { io_uring_smp_store_release(&ring_->tail, tail_); }
 
-  [[nodiscard]] std::size_t free() const noexcept { return free_; }
-
-  void put(std::uint32_t id) noexcept {
-    io_uring_buf_ring_add(ring_, data_of(id), static_cast<unsigned>(buffer_size()),
-                          static_cast<std::uint16_t>(id), static_cast<int>(entries_ - 1),
-                          unpublished_++);
-    ++free_;
-  }
+  /// Those that are in the ring, shown to the kernel or not.
+  [[nodiscard]] std::size_t free() const noexcept { return made() - leased(); }
 
   void release(Buffer& buffer) noexcept override {
-    if (returned(buffer)) put(buffer.id());
+    if (returned(buffer)) put(buffer.data(), buffer.id());
   }
 
  private:
   ~RingPool() override { ::munmap(ring_, entries_ * sizeof(io_uring_buf)); }
 
+  // The first entry shares its memory with the kernel's `tail`: written field by field.
+  void put(std::byte* data, std::uint32_t id) noexcept {
+    io_uring_buf& entry = ring_->bufs[tail_++ & mask_];
+    entry.addr = reinterpret_cast<std::uintptr_t>(data);
+    entry.len = static_cast<std::uint32_t>(buffer_size());
+    entry.bid = static_cast<std::uint16_t>(id);
+  }
+
   unsigned entries_;
+  unsigned mask_;
   io_uring_buf_ring* ring_;
-  int unpublished_ = 0;
-  std::size_t free_ = 0;
+  std::uint16_t tail_ = 0;
 };
 
 struct Retire {
@@ -252,6 +245,8 @@ class UringEngine final : public IoEngine {
 
  private:
   static constexpr int kRegisteredRing = 1;  // INT_FLAG_REG_RING, private to liburing
+  static constexpr int kSendFlags = MSG_NOSIGNAL | MSG_WAITALL;
+  static constexpr std::size_t kMostSent = std::size_t{1} << 30;  // a length is 32 bits wide
 
   void enqueue(Operation& operation) noexcept {
     operation.state = Operation::State::waiting;
@@ -264,7 +259,18 @@ class UringEngine final : public IoEngine {
   }
 
   void prepare(io_uring_sqe& sqe, Operation& operation) noexcept {
-    ++submissions_;
+    if (operation.kind == OperationKind::send && operation.size == 1) [[likely]] {
+      check_lent(operation.slices->data, operation.slices->size);
+      io_uring_prep_send(&sqe, operation.fd, operation.slices->data,
+                         std::min(operation.slices->size, kMostSent), kSendFlags);
+    } else {
+      prepare_other(sqe, operation);
+    }
+    io_uring_sqe_set_data64(&sqe, user_data_of(operation));
+    operation.state = Operation::State::submitted;
+  }
+
+  [[gnu::noinline]] void prepare_other(io_uring_sqe& sqe, const Operation& operation) noexcept {
     switch (operation.kind) {
       case OperationKind::accept:
         // No address: the kernel would write every client's to the same place.
@@ -281,7 +287,7 @@ class UringEngine final : public IoEngine {
         io_uring_prep_recv(&sqe, operation.fd, operation.data, operation.size, 0);
         break;
       case OperationKind::send:
-        prepare_send(sqe, operation);
+        prepare_gathered(sqe, operation);
         break;
       case OperationKind::poll:
         io_uring_prep_poll_add(&sqe, operation.fd, operation.events);
@@ -291,18 +297,9 @@ class UringEngine final : public IoEngine {
         io_uring_prep_read(&sqe, operation.fd, operation.data, operation.size, operation.offset);
         break;
     }
-    io_uring_sqe_set_data64(&sqe, user_data_of(operation));
-    operation.state = Operation::State::submitted;
   }
 
-  void prepare_send(io_uring_sqe& sqe, const Operation& operation) noexcept {
-    constexpr int kFlags = MSG_NOSIGNAL | MSG_WAITALL;
-    if (operation.size == 1) [[likely]] {
-      check_lent(operation.slices->data, operation.slices->size);
-      io_uring_prep_send(&sqe, operation.fd, operation.slices->data, operation.slices->size,
-                         kFlags);
-      return;
-    }
+  void prepare_gathered(io_uring_sqe& sqe, const Operation& operation) noexcept {
     for (std::uint32_t i = 0; i < operation.size; ++i) {
       check_lent(operation.slices[i].data, operation.slices[i].size);
     }
@@ -311,7 +308,7 @@ class UringEngine final : public IoEngine {
     message = {};
     message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.slices));
     message.msg_iovlen = operation.size;
-    io_uring_prep_sendmsg(&sqe, operation.fd, &message, kFlags);
+    io_uring_prep_sendmsg(&sqe, operation.fd, &message, kSendFlags);
   }
 
   /// Cancels first, then what waits for room: as much as the queue takes. True if all went in.
@@ -326,13 +323,28 @@ class UringEngine final : public IoEngine {
       known_.push_back(*target);
     }
     if (rearm_wake_ && !arm_wake()) return false;
-    while (Operation* operation = waiting_.front()) {
-      io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
-      if (sqe == nullptr) return false;
-      prepare(*sqe, *operation);
-      known_.push_back(*operation);
+    return fill_with_waiting();
+  }
+
+  bool fill_with_waiting() noexcept {
+    // As io_uring_get_sqe does it, with the room looked up once for all.
+    io_uring_sq& sq = ring_.sq;
+    const unsigned first = sq.sqe_tail;
+    const unsigned end = io_uring_smp_load_acquire(sq.khead) + *sq.kring_entries;
+    const unsigned mask = *sq.kring_mask;
+    unsigned tail = first;
+    Operation* operation = waiting_.front();
+    for (; operation != nullptr && tail != end; operation = waiting_.after(*operation)) {
+      prepare(sq.sqes[tail++ & mask], *operation);
     }
-    return true;
+    sq.sqe_tail = tail;
+    submissions_ += tail - first;
+    if (operation == nullptr) {
+      known_.splice_back(waiting_);
+      return true;
+    }
+    while (waiting_.front() != operation) known_.push_back(*waiting_.front());
+    return false;
   }
 
   /// Shows the kernel the filled entries; gives how many it has not taken yet.
@@ -402,12 +414,15 @@ class UringEngine final : public IoEngine {
     completions_ += tail - head;
     for (; head != tail; ++head) {
       const io_uring_cqe& cqe = cqes[head & mask];
-      if ((cqe.user_data & kTagMask) == kOperation) [[likely]] {
-        complete(cqe.user_data, cqe.res, cqe.flags);
-      } else if ((cqe.user_data & kTagMask) == kWake) {
-        ++wakes_;
-        rearm_wake_ = true;
-      }  // else a cancel: the target says what became of it
+      if ((cqe.user_data & kTagMask) != kOperation) [[unlikely]] {
+        // A cancel needs nothing: its target says what became of it.
+        if ((cqe.user_data & kTagMask) == kWake) {
+          ++wakes_;
+          rearm_wake_ = true;
+        }
+        continue;
+      }
+      complete(cqe.user_data, cqe.res, cqe.flags);
     }
     io_uring_smp_store_release(cq.khead, head);
   }
@@ -415,18 +430,18 @@ class UringEngine final : public IoEngine {
   void complete(std::uint64_t user_data, std::int32_t result, std::uint32_t flags) noexcept {
     constexpr std::uint64_t kAddress = (std::uint64_t{1} << 48) - 1;
     auto& operation = *reinterpret_cast<Operation*>(user_data & kAddress);
-    WEIR_ASSERT(operation.state == Operation::State::submitted &&
-                operation.generation == user_data >> 48);
-    Completion completion{result, (flags & IORING_CQE_F_MORE) != 0, nullptr};
+    WEIR_ASSERT(operation.generation == user_data >> 48);
+    Buffer* buffer = nullptr;
     if ((flags & IORING_CQE_F_BUFFER) != 0) {
       const std::uint32_t id = flags >> IORING_CQE_BUFFER_SHIFT;
       if (result > 0) [[likely]] {
-        completion.buffer = &pool_->taken(id, static_cast<std::size_t>(result));
+        buffer = &pool_->lend_or_copy(id, static_cast<std::size_t>(result));
       } else {
         pool_->taken_unused(id);
       }
     }
-    if (!completion.more) {
+    const std::uint32_t more = flags & IORING_CQE_F_MORE;
+    if (more == 0) {
       ++operation.generation;
       if (result == -ENOBUFS && operation.kind == OperationKind::receive) [[unlikely]] {
         starve(operation);
@@ -437,7 +452,7 @@ class UringEngine final : public IoEngine {
       operation.state = Operation::State::idle;
       --in_flight_;
     }
-    operation.on_complete(operation, completion);
+    operation.on_complete(operation, {result, more, buffer});
   }
 
   static void check_returned([[maybe_unused]] const Operation& operation) noexcept {
@@ -466,7 +481,9 @@ class UringEngine final : public IoEngine {
 
   void feed_starved() noexcept {
     if (starved_.empty()) return;
-    if (pool_->free() == 0 && !pool_->grow_more()) return;
+    // Buffers that came back meanwhile do not tell that there are enough for a whole turn.
+    const bool cheap = pool_->made() * pool_->buffer_size() < kCheapBuffers;
+    if (cheap || pool_->free() == 0) pool_->grow_more();
     // In the order in which they starved, one for each buffer: those behind keep their place.
     for (std::size_t free = pool_->free(); free > 0; --free) {
       Operation* operation = starved_.pop_front();

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/core/buffer.h>
+#include <weir/core/engine.h>
 #include <weir/core/small_queue.h>
 
 #include <cstddef>
@@ -15,6 +15,12 @@ struct Segment {
   BufferRef buffer;
   const std::byte* data = nullptr;
   std::size_t size = 0;
+
+  /// Data and size as what an engine sends.
+  [[nodiscard]] const Slice* slice() const noexcept {
+    static_assert(offsetof(Segment, size) - offsetof(Segment, data) == offsetof(Slice, size));
+    return reinterpret_cast<const Slice*>(&data);
+  }
 };
 
 /// A FIFO of segments whose first stands in place: nearly always it is the only one.
@@ -40,7 +46,7 @@ class SegmentQueue {
 
   /// The same for an empty queue.
   void push_first(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
-    first_.buffer = std::move(buffer);
+    ::new (&first_.buffer) BufferRef(std::move(buffer));  // there was none
     first_.data = data;
     first_.size = size;
     count_ = 1;

@@ -28,8 +28,8 @@ constexpr std::size_t kCopyUpTo = 512;
 constexpr std::size_t kCopyBuffer = kSmallBuffer - sizeof(Buffer);
 /// Receives in a row that fill their buffer, after which larger ones pay.
 constexpr std::uint8_t kFullBuffers = 4;
-/// In bulk, a receive of less than this does not need a large buffer: it is copied out, and the
-/// next ones go to leased buffers again.
+/// In bulk, a receive of less than this does not need a large buffer: it is copied out, and after a
+/// few of them in a row the next go to leased buffers again.
 constexpr std::size_t kBulkPays = 8192;
 /// How long a connection may hold on to a large buffer into which nothing comes.
 constexpr auto kBulkIdle = std::chrono::seconds(1);
@@ -124,6 +124,8 @@ Stream::Stream(EventLoop& loop, Socket socket, const ConnectionOptions& options,
       receive_(OperationKind::receive, this, &Stream::on_receive),
       send_(OperationKind::send, this, &Stream::on_send) {
   receive_.fd = send_.fd = fd_;
+  send_.slices = output_.front().slice();
+  send_.size = 1;
 }
 
 Stream::~Stream() {
@@ -161,12 +163,12 @@ void Stream::update_plain() noexcept {
 // ---------------------------------------------------------------------------------------------
 // Reading
 
-void Stream::wait_for_input(Reader& reader) {
+void Stream::wait_slowly(Reader& reader) {
   if (reader_ != nullptr) {
     throw std::logic_error("weir: another read is already waiting on this connection");
   }
   reader_ = &reader;
-  if (paused_ || !receive_.in_flight()) update_receiving();
+  update_receiving();
 }
 
 Chunk Stream::take_exactly(std::size_t count) {
@@ -229,7 +231,7 @@ std::size_t Stream::find(std::string_view delimiter, std::size_t most, std::size
 
 void Stream::on_receive(Operation& operation, Completion completion) noexcept {
   Stream& stream = *static_cast<Stream*>(operation.owner);
-  if (completion.more && completion.buffer != nullptr && stream.plain_ && stream.unread_ == 0) {
+  if (completion.more != 0 && stream.plain_ && stream.unread_ == 0) {
     // Nearly always: some bytes, nothing before them, and somebody who waits for any.
     Buffer& buffer = *completion.buffer;
     const auto size = static_cast<std::size_t>(completion.result);
@@ -238,10 +240,9 @@ void Stream::on_receive(Operation& operation, Completion completion) noexcept {
       stream.unread_ = size;
       stream.input_.push_first(BufferRef(buffer), buffer.data(), size);
       Reader* reader = stream.reader_;
-      if (reader == nullptr) return;
-      if (reader->satisfied != nullptr && !reader->satisfied(*reader)) return;
-      if (!reader->waiter.linked()) reader->waiter.wake();
-      return;
+      if (reader == nullptr || reader->waiter.linked()) return;
+      if (reader->satisfied != nullptr) return stream.wake_reader();
+      return reader->waiter.wake();
     }
   }
   stream.on_received(completion);
@@ -288,7 +289,13 @@ void Stream::take_in(Completion completion) noexcept {
   BufferRef buffer = receive_.kind == OperationKind::receive ? BufferRef(*completion.buffer)
                                                              : std::move(bulk_buffer_);
   const bool large = size >= (bulk_ ? kBulkPays : std::size_t{buffer->capacity()});
-  full_buffers_ = large ? static_cast<std::uint8_t>(std::min(full_buffers_ + 1, 255)) : 0;
+  if (large) {
+    full_buffers_ = static_cast<std::uint8_t>(std::min<int>(full_buffers_ + 1, kFullBuffers));
+  } else if (bulk_ && full_buffers_ > 0) {
+    --full_buffers_;  // the end of a message, it may be: bulk ends after a few of them
+  } else {
+    full_buffers_ = 0;
+  }
   if (closing_ || failed_) return;
   const std::byte* data = buffer->data();
   try {
@@ -379,23 +386,6 @@ void Stream::wake_reader() noexcept {
 // Writing
 
 bool Stream::try_send(Send& send) {
-  if (plain_ && pending_ == 0 && send.data != nullptr && send.buffer && send.size < high_) {
-    // Nearly always: nothing before it, and no copy to make. What is queued in the same turn of
-    // the loop still goes with it: the engine looks at the slices when it waits.
-    send.accepted = true;
-    pending_ = send.size;
-    slice_ = {send.data, send.size};
-    output_.push_first(std::move(send.buffer), send.data, send.size);
-    send_.kind = OperationKind::send;
-    send_.slices = &slice_;
-    send_.size = in_flight_ = 1;
-    loop_.engine().submit(send_);
-    return true;
-  }
-  return try_send_slowly(send);
-}
-
-bool Stream::try_send_slowly(Send& send) {
   drain_sender();  // in the order of the calls
   if (failed_ || fin_wanted_) {
     send.error = take_error();
@@ -530,12 +520,10 @@ void Stream::start_output() noexcept {
 }
 
 void Stream::prepare_send() {
-  Segment& front = output_.front();
   send_.kind = OperationKind::send;
   send_.fd = fd_;
   send_.size = in_flight_ = 1;
-  slice_ = {front.data, front.size};
-  send_.slices = &slice_;
+  send_.slices = output_.front().slice();
   if (output_.size() == 1) return;
   Slice* slices = extras().slices;
   std::uint32_t count = 0;

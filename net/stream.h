@@ -102,11 +102,19 @@ class Stream final : public LoopResource,
 
   // Reading.
   [[nodiscard]] std::size_t unread() const noexcept { return unread_; }
-  [[nodiscard]] bool at_end() const noexcept { return ended_ || failed_ || closing_; }
+  [[nodiscard]] bool at_end() const noexcept {
+    return ended_ || (!plain_ && (failed_ || closing_));
+  }
   [[nodiscard]] bool closing() const noexcept { return closing_; }
   /// Whether a read waits, or is about to resume.
   [[nodiscard]] bool has_reader() const noexcept { return reader_ != nullptr; }
-  void wait_for_input(Reader& reader);
+  void wait_for_input(Reader& reader) {
+    if (reader_ == nullptr && !paused_ && receive_.in_flight()) [[likely]] {
+      reader_ = &reader;
+    } else {
+      wait_slowly(reader);
+    }
+  }
   /// The first piece of what is unread, empty if there is none.
   Chunk take_some() noexcept {
     if (unread_ == 0) return {};
@@ -125,6 +133,19 @@ class Stream final : public LoopResource,
   int take_error() noexcept { return std::exchange(error_, 0); }
 
   // Writing.
+  /// Queues a message if that is all there is to do. False if it is not: `try_send` does it then.
+  [[gnu::always_inline]] bool try_send_plain(BufferRef& buffer, const std::byte* data,
+                                             std::size_t size) {
+    if (!plain_ || pending_ != 0 || !buffer || data == nullptr || size >= high_) return false;
+    // Nearly always: nothing before it, and no copy to make. What is queued in the same turn of
+    // the loop still goes with it: the engine looks at them when it waits. `send_` is as the
+    // constructor made it: whatever else it was used for ended the plain days of this stream.
+    pending_ = size;
+    output_.push_first(std::move(buffer), data, size);
+    in_flight_ = 1;
+    loop_.engine().submit(send_);
+    return true;
+  }
   /// Queues what may be queued now. True if the send need not wait.
   bool try_send(Send& send);
   /// What a send of a part of a file has as its buffer, with no data. Throws `std::system_error`.
@@ -185,6 +206,7 @@ class Stream final : public LoopResource,
   void on_received(Completion completion) noexcept;
   void take_in(Completion completion) noexcept;
   void append_input(BufferRef buffer, const std::byte* data, std::size_t size);
+  void wait_slowly(Reader& reader);
   void update_receiving() noexcept;
   bool prepare_bulk() noexcept;
   void wake_reader() noexcept;
@@ -193,7 +215,6 @@ class Stream final : public LoopResource,
   }
 
   void accept(Send& send);
-  bool try_send_slowly(Send& send);
   /// Queues what came from the senders of other threads.
   void take_over(const std::vector<std::string>& messages) noexcept;
   void drain_sender() noexcept;
@@ -253,7 +274,6 @@ class Stream final : public LoopResource,
   BufferRef copy_buffer_;     // where small messages are copied to, one behind the other
   std::uint32_t copied_ = 0;  // how much of it is used
   std::uint32_t in_flight_ = 0;
-  Slice slice_{};  // of a send of one segment
   std::unique_ptr<Extras> extras_;
 
   int error_ = 0;                  // errno, for the next to ask

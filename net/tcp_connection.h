@@ -78,12 +78,16 @@ class TcpConnection {
     explicit ReadAwaiter(Stream* of) noexcept : ReadBase(of) {}
     bool await_ready() const noexcept {
       if (stream == nullptr) return true;
-      return !stream->has_reader() && (stream->unread() > 0 || stream->at_end());
+      // With another reader there they are its bytes; waiting throws.
+      return (stream->unread() > 0 || stream->at_end()) && !stream->has_reader();
     }
     [[gnu::always_inline]] Chunk await_resume() {
       leave();
-      if (stream != nullptr && stream->unread() > 0) return stream->take_some();
-      return ReadBase::await_resume();
+      if (stream == nullptr || stream->unread() == 0) [[unlikely]]
+        return ReadBase::await_resume();
+      Chunk chunk = stream->take_some();
+      stream = nullptr;  // nothing is left for the destructor to do
+      return chunk;
     }
     [[nodiscard]] bool enough() const noexcept { return stream->unread() > 0; }
 
@@ -143,39 +147,62 @@ class TcpConnection {
     std::size_t found_ = 0;
   };
 
-  class [[nodiscard("co_await it")]] SendAwaiter : private Stream::Send {
+  class [[nodiscard("co_await it")]] SendAwaiter {
    public:
-    SendAwaiter(Stream* of, const void* bytes, std::size_t count) noexcept : Send(of) {
-      data = static_cast<const std::byte*>(bytes);
-      size = count;
+    SendAwaiter(Stream* of, const void* bytes, std::size_t count) noexcept
+        : message_{{}, static_cast<const std::byte*>(bytes), count, of} {}
+    SendAwaiter(Stream* of, Chunk&& chunk) noexcept : message_{{}, chunk.data(), chunk.size(), of} {
+      message_.buffer = std::move(chunk).release_buffer();
     }
-    SendAwaiter(Stream* of, Chunk&& chunk) noexcept : Send(of) {
-      data = chunk.data();
-      size = chunk.size();
-      buffer = std::move(chunk).release_buffer();
-    }
-    SendAwaiter(Stream* of, BufferRef file, std::size_t count) noexcept : Send(of) {
-      size = count;
-      buffer = std::move(file);
-    }
-    SendAwaiter(SendAwaiter&&) noexcept = default;
+    SendAwaiter(Stream* of, BufferRef file, std::size_t count) noexcept
+        : message_{std::move(file), nullptr, count, of} {}
+    /// Moves only before it is awaited.
+    SendAwaiter(SendAwaiter&& other) noexcept : message_(std::move(other.message_)) {}
+    SendAwaiter& operator=(SendAwaiter&&) = delete;
     ~SendAwaiter() {
-      if (linked() && stream != nullptr) stream->stop_sending(*this);
+      if (tried_) [[unlikely]] {
+        end_send();
+      } else {
+        message_.~Message();
+      }
     }
 
-    bool await_ready() {
-      if (stream != nullptr) return stream->try_send(*this);
-      error = ENOTCONN;
-      return true;
+    [[gnu::always_inline]] bool await_ready() {
+      Message& message = message_;
+      if (message.stream != nullptr &&
+          message.stream->try_send_plain(message.buffer, message.data, message.size)) [[likely]] {
+        return true;
+      }
+      return try_send();
     }
     void await_suspend(std::coroutine_handle<> handle) {
-      suspend(handle);
-      stream->wait_to_send(*this);
+      send_.suspend(handle);
+      send_.stream->wait_to_send(send_);
     }
     void await_resume() const {
-      if (error != 0) detail::throw_system_error(error);
+      if (tried_ && send_.error != 0) [[unlikely]]
+        detail::throw_system_error(send_.error);
     }
-    [[nodiscard]] Outcome<void> outcome() const { return {detail::code_of(error), {}}; }
+    [[nodiscard]] Outcome<void> outcome() const {
+      return {detail::code_of(tried_ ? send_.error : 0), {}};
+    }
+
+   private:
+    struct Message {
+      BufferRef buffer;
+      const std::byte* data;
+      std::size_t size;
+      Stream* stream;
+    };
+
+    bool try_send();  // makes the message a send that can wait
+    void end_send() noexcept;
+
+    union {
+      Message message_;
+      Stream::Send send_;  // once `tried_`
+    };
+    bool tried_ = false;
   };
 
   class [[nodiscard("co_await it")]] FlushAwaiter : private Stream::Flush {
