@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,12 +20,22 @@ namespace weir::test {
 /// A program that runs beside the test, with its output in a pipe; killed at the end of this.
 class Child {
  public:
-  Child(std::string path, std::vector<std::string> arguments) {
+  enum class Input { none, pipe };  // nothing at all, or what `write` gives it
+
+  Child(std::string path, std::vector<std::string> arguments, Input with = Input::none) {
     int output[2];
     REQUIRE(::pipe2(output, O_CLOEXEC) == 0);
     output_ = output[0];
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
+    int input[2] = {-1, -1};
+    if (with == Input::pipe) {
+      REQUIRE(::pipe2(input, O_CLOEXEC) == 0);
+      input_ = input[1];
+      ::posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
+    } else {
+      ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    }
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
     std::vector<char*> argv = {path.data()};
@@ -34,6 +45,7 @@ class Child {
         ::posix_spawn(&process_, path.c_str(), &actions, nullptr, argv.data(), ::environ);
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(output[1]);
+    if (input[0] >= 0) ::close(input[0]);
     if (error != 0) process_ = -1;
     INFO("program: " << path);
     CHECK(error == 0);
@@ -45,6 +57,7 @@ class Child {
       ::kill(process_, SIGKILL);
       (void)wait();
     }
+    close_input();
     ::close(output_);
   }
 
@@ -62,6 +75,22 @@ class Child {
     while (read_more()) continue;
     return std::exchange(text_, {});
   }
+
+  /// To its standard input, which takes a pipe's worth without waiting. False if it has closed it.
+  bool write(std::string_view text) {
+    while (!text.empty()) {
+      const ssize_t count = ::write(input_, text.data(), text.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return false;
+      text.remove_prefix(static_cast<std::size_t>(count));
+    }
+    return true;
+  }
+  void close_input() {
+    if (input_ >= 0) ::close(std::exchange(input_, -1));
+  }
+
+  [[nodiscard]] pid_t process() const noexcept { return process_; }
 
   void signal(int number) const { ::kill(process_, number); }
 
@@ -89,6 +118,7 @@ class Child {
 
   pid_t process_ = -1;
   int output_ = -1;
+  int input_ = -1;
   std::string text_;
 };
 
