@@ -42,7 +42,7 @@ struct Ran {
 /// Runs a program to its end, with `input` as its standard input.
 inline Ran run_program(const std::string& path, const std::vector<std::string>& arguments,
                        std::string_view input = {}) {
-  Child child(path, arguments, Child::Input::pipe);
+  Child child(path, arguments, Child::Input::written);
   child.write(input);
   child.close_input();
   std::string output = child.read_all();

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@ namespace weir::test {
 /// A program that runs beside the test, with its output in a pipe; killed at the end of this.
 class Child {
  public:
-  enum class Input { none, pipe };  // nothing at all, or what `write` gives it
+  enum class Input { none, written };  // nothing at all, or what `write` gives it
 
   Child(std::string path, std::vector<std::string> arguments, Input with = Input::none) {
     int output[2];
@@ -29,8 +30,9 @@ class Child {
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     int input[2] = {-1, -1};
-    if (with == Input::pipe) {
-      REQUIRE(::pipe2(input, O_CLOEXEC) == 0);
+    if (with == Input::written) {
+      // A pair of sockets, which gives an error instead of SIGPIPE.
+      REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, input) == 0);
       input_ = input[1];
       ::posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
     } else {
@@ -76,10 +78,11 @@ class Child {
     return std::exchange(text_, {});
   }
 
-  /// To its standard input, which takes a pipe's worth without waiting. False if it has closed it.
+  /// To its standard input, which takes a hundred kilobytes without waiting. False if it has closed
+  /// it.
   bool write(std::string_view text) {
     while (!text.empty()) {
-      const ssize_t count = ::write(input_, text.data(), text.size());
+      const ssize_t count = ::send(input_, text.data(), text.size(), MSG_NOSIGNAL);
       if (count < 0 && errno == EINTR) continue;
       if (count <= 0) return false;
       text.remove_prefix(static_cast<std::size_t>(count));
