@@ -54,7 +54,12 @@ class RequestParser {
           http_parser_execute(&parser_, &callbacks(), piece.data(), piece.size());
       taken += count;
       (in_head ? head_bytes_ : body_bytes_) += count;
-      if (problem_ == 0 && !whole_) judge(count == piece.size());
+      if (problem_ != 0 || whole_) break;
+      if (in_head && head_ends_) {
+        http_parser_pause(&parser_, 0);
+      } else {
+        judge(count == piece.size());
+      }
     }
     return taken;
   }
@@ -124,7 +129,7 @@ class RequestParser {
     request_.headers.back().second.append(text);
   }
 
-  /// -1 ends the parsing.
+  /// Pauses, so that head and body are counted apart; -1 ends the parsing.
   int end_head() {
     head_ends_ = true;
     request_.method = http_method_str(static_cast<http_method>(parser_.method));
@@ -147,7 +152,9 @@ class RequestParser {
     } else if (parser_.content_length != ULLONG_MAX && parser_.content_length > limits_.body) {
       problem_ = 413;
     }
-    return problem_ != 0 ? -1 : 0;
+    if (problem_ != 0) return -1;
+    http_parser_pause(&parser_, 1);
+    return 0;
   }
 
   /// After a piece that was not the last.

@@ -299,6 +299,10 @@ TEST_CASE("a request that is none is answered with its status and the end of the
         Case{413, "GET /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"},
         Case{413, "GET /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" +
                       std::string(70000, 'x')},
+        // Barely too long, most of it behind the head in the same packets.
+        Case{413, "GET /hello HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff00\r\n" +
+                      std::string(0xff00, 'x') + "\r\n100\r\n" + std::string(0x100, 'x') +
+                      "\r\n0\r\n\r\n"},
         Case{417, "GET /hello HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n"},
         Case{431, "GET /hello HTTP/1.1\r\nHost: x\r\nLong: " + std::string(20000, 'x')},
         Case{431, "GET /" + std::string(20000, 'x')}, Case{431, std::string(20000, '\n')},
