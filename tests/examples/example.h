@@ -12,6 +12,7 @@
 #include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -85,6 +86,19 @@ class Example {
   int end() {
     child_.signal(SIGTERM);
     return child_.wait();
+  }
+  int wait() { return child_.wait(); }
+  /// SIGTERM; true once it accepts nobody any more.
+  bool begin_end() {
+    child_.signal(SIGTERM);
+    return eventually([this] {
+      try {
+        (void)connect();
+        return false;
+      } catch (const std::system_error&) {
+        return true;
+      }
+    });
   }
 
  private:

@@ -339,6 +339,21 @@ TEST_CASE("a request that does not come to its end in time is answered with 408"
   CHECK(between.receive_all().empty());
 }
 
+TEST_CASE("SIGTERM lets a transfer come to its end") {
+  if (!built()) return;
+  Site site;
+  Peer peer = site.server.connect(16384);
+  peer.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string begin = peer.receive_exactly(15);
+  CHECK(begin == "HTTP/1.1 200 OK");
+  CHECK(site.server.begin_end());
+  const Answer answer = receive_answer(peer);
+  const bool whole = answer.body == Tree::big();
+  CHECK(whole);
+  peer.close();
+  CHECK(site.server.wait() == 0);
+}
+
 TEST_CASE("clients that ask for everything and read nothing cost little, and vanish without harm") {
   if (!built()) return;
   Site site;
