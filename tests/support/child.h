@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <csignal>
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,12 +21,23 @@ namespace weir::test {
 /// A program that runs beside the test, with its output in a pipe; killed at the end of this.
 class Child {
  public:
-  Child(std::string path, std::vector<std::string> arguments) {
+  enum class Input { none, written };  // nothing at all, or what `write` gives it
+
+  Child(std::string path, std::vector<std::string> arguments, Input with = Input::none) {
     int output[2];
     REQUIRE(::pipe2(output, O_CLOEXEC) == 0);
     output_ = output[0];
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
+    int input[2] = {-1, -1};
+    if (with == Input::written) {
+      // A pair of sockets, which gives an error instead of SIGPIPE.
+      REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, input) == 0);
+      input_ = input[1];
+      ::posix_spawn_file_actions_adddup2(&actions, input[0], STDIN_FILENO);
+    } else {
+      ::posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    }
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
     std::vector<char*> argv = {path.data()};
@@ -34,6 +47,7 @@ class Child {
         ::posix_spawn(&process_, path.c_str(), &actions, nullptr, argv.data(), ::environ);
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(output[1]);
+    if (input[0] >= 0) ::close(input[0]);
     if (error != 0) process_ = -1;
     INFO("program: " << path);
     CHECK(error == 0);
@@ -45,6 +59,7 @@ class Child {
       ::kill(process_, SIGKILL);
       (void)wait();
     }
+    close_input();
     ::close(output_);
   }
 
@@ -62,6 +77,23 @@ class Child {
     while (read_more()) continue;
     return std::exchange(text_, {});
   }
+
+  /// To its standard input, which takes a hundred kilobytes without waiting. False if it has closed
+  /// it.
+  bool write(std::string_view text) {
+    while (!text.empty()) {
+      const ssize_t count = ::send(input_, text.data(), text.size(), MSG_NOSIGNAL);
+      if (count < 0 && errno == EINTR) continue;
+      if (count <= 0) return false;
+      text.remove_prefix(static_cast<std::size_t>(count));
+    }
+    return true;
+  }
+  void close_input() {
+    if (input_ >= 0) ::close(std::exchange(input_, -1));
+  }
+
+  [[nodiscard]] pid_t process() const noexcept { return process_; }
 
   void signal(int number) const { ::kill(process_, number); }
 
@@ -89,6 +121,7 @@ class Child {
 
   pid_t process_ = -1;
   int output_ = -1;
+  int input_ = -1;
   std::string text_;
 };
 

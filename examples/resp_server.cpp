@@ -1,0 +1,91 @@
+// resp_server --port N [--address A] [--threads T] [--engine auto|uring|epoll]
+//             [--max-memory BYTES] [--command-timeout MS]
+//
+// A key-value server in memory that speaks RESP2, the protocol of Redis: redis-cli and the client
+// libraries talk to it. resp/parser.h takes commands out of the stream, resp/commands.h executes.
+#include <weir/weir.h>
+
+#include <exception>
+#include <string>
+
+#include "common/arguments.h"
+#include "resp/commands.h"
+#include "resp/parser.h"
+
+using namespace weir;
+
+namespace {
+
+/// Answers are handed to the connection when there is that much of them, or the batch is at its
+/// end.
+constexpr std::size_t kReplyBatch = 64 << 10;
+
+/// The next command that is there, and false once the stream makes no sense: the reply says why.
+bool next_command(resp::Parser& parser, const resp::Parser::Command*& command, std::string& reply) {
+  try {
+    command = parser.next();
+    return true;
+  } catch (const resp::ProtocolError& error) {
+    resp::add_error(reply, std::string("ERR Protocol error: ") + error.what());
+    return false;
+  }
+}
+
+bool is_quit(const resp::Parser::Command& command) {
+  return command[0] == "QUIT" || command[0] == "quit";
+}
+
+/// `limit` is for a whole command, from its first byte on.
+Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
+  EventLoop& loop = EventLoop::current();
+  resp::Parser parser;
+  std::string reply;
+  TimePoint deadline = {};  // of a command of which a part has come
+  for (bool open = true; open;) {
+    const Duration wait = parser.midway() ? deadline - loop.now() : Duration::max();
+    auto [error, data] = co_await as_tuple(timeout(wait, conn.read()));
+    if (error || !data) co_return;  // too slow, broken, or at its end
+
+    bool begun = !parser.midway();
+    parser.feed(data.view());
+    data = Chunk();  // the loop's again before anybody waits
+    for (const resp::Parser::Command* command = nullptr; open;) {
+      open = next_command(parser, command, reply);
+      if (!open || command == nullptr) break;
+      begun = true;
+      if (is_quit(*command)) {
+        resp::add_simple(reply, "OK");
+        open = false;
+      } else {
+        database.execute(*command, loop.now(), reply);
+      }
+      if (reply.size() >= kReplyBatch) {
+        auto [broken, sent] = co_await as_tuple(conn.send(std::move(reply)));
+        if (broken) co_return;
+        reply = std::string();
+      }
+    }
+    if (begun && parser.midway()) deadline = loop.now() + limit;
+    if (!reply.empty()) {
+      auto [broken, sent] = co_await as_tuple(conn.send(reply));
+      if (broken) co_return;
+      reply.clear();
+    }
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const Arguments arguments(argc, argv,
+                            {{"max-memory", "268435456"}, {"command-timeout", "30000"}});
+  resp::Database database(arguments.number("max-memory"));
+  const auto limit = arguments.milliseconds("command-timeout");
+  TcpServer server(arguments.server_options("resp"));
+  serve(server, [&database, limit](TcpConnection conn) {
+    return serve_client(std::move(conn), database, limit);
+  });
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "resp_server: %s\n", error.what());
+  return 1;
+}
