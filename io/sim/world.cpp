@@ -552,7 +552,9 @@ std::uint64_t World::seed() const noexcept { return impl_->network.options().see
 std::uint64_t World::trace_hash() const noexcept { return impl_->network.hash(); }
 
 void World::check(bool condition, std::string_view what) {
-  if (!condition) throw Failure(impl_->report(std::string(what)));
+  if (condition) return;
+  impl_->fail(std::string(what));  // so that it counts, whoever catches what is thrown
+  throw Failure(*impl_->failure);
 }
 
 std::string World::report() const { return impl_->report("asked for a report"); }

@@ -154,7 +154,8 @@ class World {
   [[nodiscard]] std::uint64_t seed() const noexcept;
   /// Equal for equal runs.
   [[nodiscard]] std::uint64_t trace_hash() const noexcept;
-  /// Throws `Failure` unless the condition holds.
+  /// Throws `Failure` unless the condition holds, and from the `run_…` too: a task group may catch
+  /// it. From anywhere.
   void check(bool condition, std::string_view what);
   /// Seed, time, and what happened last.
   [[nodiscard]] std::string report() const;

@@ -39,12 +39,16 @@ inline std::string pattern(std::uint64_t stream, std::uint64_t offset, std::size
 /// Takes in a stream piece by piece and throws at the first byte that is not the next one.
 class CheckedStream {
  public:
-  explicit CheckedStream(std::uint64_t stream) : stream_(stream) {}
+  /// With a world it is the world that fails, whoever catches what is thrown.
+  explicit CheckedStream(std::uint64_t stream, sim::World* world = nullptr)
+      : stream_(stream), world_(world) {}
 
   void take(std::string_view bytes) {
     if (bytes != pattern(stream_, offset_, bytes.size())) {
-      throw std::logic_error("stream " + std::to_string(stream_) + " has other bytes than " +
-                             "were sent, from byte " + std::to_string(offset_) + " on");
+      const std::string text = "stream " + std::to_string(stream_) + " has other bytes than were " +
+                               "sent, from byte " + std::to_string(offset_) + " on";
+      if (world_ != nullptr) world_->check(false, text);
+      throw std::logic_error(text);
     }
     offset_ += bytes.size();
   }
@@ -52,6 +56,7 @@ class CheckedStream {
 
  private:
   std::uint64_t stream_;
+  sim::World* world_;
   std::uint64_t offset_ = 0;
 };
 
