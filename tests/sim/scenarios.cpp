@@ -537,14 +537,17 @@ TEST_CASE("scenario: messages of senders that are dropped leave whole or not at 
             try {
               for (;;) {
                 std::string line = line_of(number++);
-                const bool waits = to.pending_bytes() + line.size() >= kHigh;
+                const std::size_t size = line.size();
+                const std::size_t before = to.pending_bytes();
                 if (number % 2 == 0) {
                   co_await to.send(std::string_view(line));
                 } else {
                   co_await to.send(std::move(line));
                 }
-                if (waits) {
-                  in.check(to.pending_bytes() <= kLow, "a send waits for the low mark");
+                if (before + size >= kHigh) {
+                  // A message that found the queue full was let in at the low mark.
+                  const std::size_t most = before >= kHigh ? kLow + size : kLow;
+                  in.check(to.pending_bytes() <= most, "a send waits for the low mark");
                 }
                 if (number % 16 == 0) co_await to.flush();
               }
