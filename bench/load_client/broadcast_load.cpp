@@ -7,8 +7,8 @@
 namespace load_client {
 namespace {
 
-constexpr std::size_t kConnectsAtOnce = 256;  // well below any backlog
-constexpr std::size_t kConnectionsPerSource = 20000;
+constexpr std::size_t kConnectsAtOnce = 256;          // well below any backlog
+constexpr std::size_t kConnectionsPerSource = 10000;  // see echo_load.cpp
 constexpr int kSendFlags = MSG_WAITALL | MSG_NOSIGNAL;
 constexpr long long kSettleNanoseconds = 300'000'000;
 
