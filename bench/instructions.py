@@ -10,6 +10,7 @@ it passes the system calls through, and needs to know nothing of what the kernel
 """
 
 import argparse
+import dataclasses
 import pathlib
 import re
 import shlex
@@ -26,11 +27,11 @@ def count_instructions(command, load_client, arguments, requests, cores):
     with tempfile.TemporaryDirectory() as directory:
         profile = pathlib.Path(directory) / "callgrind.out"
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={profile}"]
-        with running(valgrind + command, cores[0]) as server:
+        with running(valgrind + list(command), cores[0]) as server:
             run_client(client_command(load_client, server,
                                       arguments + ["--requests", requests, "--duration", 240],
                                       measure_cpu=False), cores[1])
-            status = server.stop(60)
+            status = server.stop(20)
         if status != 0:
             raise BenchError(f"{shlex.join(command)}: exit status {status} under callgrind")
         # One file per process; a server with threads has all of them in it.
@@ -38,10 +39,18 @@ def count_instructions(command, load_client, arguments, requests, cores):
         return int(summary[1])
 
 
+@dataclasses.dataclass
+class Options:
+    load_client: str
+    connections: int = 64
+    size: int = 64
+    depth: int = 1
+    requests: int = 50000
+    repeat: int = 3
+
+
 def measure(command, options, cores):
-    command = shlex.split(command)
-    if "--port" not in command:
-        command += ["--port", "0"]
+    """Slopes of a server's command, as many as options.repeat says."""
     arguments = ["--connections", options.connections, "--size", options.size,
                  "--depth", options.depth]
     slopes = []
@@ -75,7 +84,7 @@ def main():
     print(f"User-space instructions per request at {options.connections} x {options.size} B, "
           f"depth {options.depth}: median of {options.repeat} slopes")
     for command in options.server:
-        slopes = measure(command, options, cores)
+        slopes = measure(shlex.split(command), options, cores)
         print(f"{statistics.median(slopes):9.1f}  ({min(slopes):.1f} .. {max(slopes):.1f})  {command}",
               flush=True)
 
