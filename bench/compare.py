@@ -167,16 +167,15 @@ class Bench:
         """{workload: {server: {round: figures}}}"""
         samples = {workload: {} for workload in self.options.workloads}
         number = 0
-        longest = 0
         while number < self.options.rounds:
             started = self.progress.elapsed()
             for workload in self.options.workloads:
                 if number < WORKLOADS[workload].most_rounds:
                     self.run_round(number, workload, samples[workload])
             number += 1
-            longest = max(longest, self.progress.elapsed() - started)
             self.progress.done(f"round {number} done")
-            if self.progress.elapsed() + longest > 60 * self.options.minutes:
+            now = self.progress.elapsed()
+            if now + (now - started) > 60 * self.options.minutes:
                 break
         return samples
 
