@@ -157,9 +157,10 @@ class Bench:
             self.progress.now(f"round {number + 1}  {workload}  {name}")
             try:
                 try:
-                    samples.setdefault(name, {})[number] = self.measure(entry, workload)
+                    result = self.measure(entry, workload)
                 except NoRequest:
-                    samples[name][number] = self.measure(entry, workload)
+                    result = self.measure(entry, workload)
+                samples.setdefault(name, {})[number] = result
             except BenchError as error:
                 self.failures[workload, name] = reasons + [str(error)]
 

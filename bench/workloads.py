@@ -39,7 +39,7 @@ WORKLOADS = {
     "paced": of("64 connections, 64 B, 20,000 requests/s in all; latency from when a request was due",
                 "--connections", 64, "--rate", 20000),
     "slow-mix": of("32 connections, 64 B, beside 32 that send all they can and read slowly; latency of "
-                   "the former, the CPU serves both", "--connections", 32, "--slow", 32, warmup=0.6,
+                   "the former, the CPU serves both", "--connections", 32, "--slow", 32, warmup=1.0,
                    without={"reference-uring": COMMON_BUFFERS}),
     "broadcast": of("one of 1000 connections sends 64 B, all receive", "--connections", 1000,
                     "--broadcast", kind="broadcast", unit="delivery", warmup=0.2),
