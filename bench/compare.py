@@ -135,7 +135,7 @@ class Bench:
         arguments = list(plan.arguments)
         if plan.most_connections:
             arguments += ["--connections", self.connections(workload)]
-        seconds = self.options.seconds
+        seconds = max(self.options.seconds, plan.seconds)
         arguments += ["--duration", seconds, "--warmup", max(seconds / 4, plan.warmup)]
         with running(command, self.cores[0]) as server:
             result = run_client(client_command(self.load_client, server, arguments), self.cores[1])

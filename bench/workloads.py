@@ -13,6 +13,7 @@ class Workload:
     # cannot find a better one by themselves.
     buffer: int = 0
     warmup: float = 0  # seconds, at the least
+    seconds: float = 0  # measured, at the least
     most_rounds: int = 1000
     # As many connections as the limit of descriptors allows, but not more than this.
     most_connections: int = 0
@@ -44,7 +45,7 @@ WORKLOADS = {
     "broadcast": of("one of 1000 connections sends 64 B, all receive", "--connections", 1000,
                     "--broadcast", kind="broadcast", unit="delivery", warmup=0.2),
     "timers": of("{connections} connections (limit of open files: {limit}), 64 B, a deadline of 30 s set "
-                 "anew for every read", kind="deadline", warmup=0.5, most_rounds=3,
+                 "anew for every read", kind="deadline", warmup=0.5, seconds=1.5, most_rounds=3,
                  most_connections=100000),
     # Clients that go with RST: an error for the server, where churn gives it an end of stream.
     "churn-reset": of("churn, closed by RST", "--connections", 64, "--churn", "--reset",
