@@ -34,7 +34,7 @@ BASES = ("reference-uring", "reference-epoll", "weir-uring")
 AGAIN = "A/A"
 SPARE_DESCRIPTORS = 200
 MOST_FAILURES = 2  # of a server at a workload; then it is left out of further rounds
-SLOW_MEASURES = ("instructions_per_request", "compile")  # in a quick run not of the peers
+SLOW_MEASURES = ("compile",)  # in a quick run not of the peers
 FIGURES = ("cpu_us_per_request", "user_us_per_request", "system_us_per_request",
            "requests_per_second", "p50_us", "p99_us", "p999_us", "max_us", "rss_kib")
 

@@ -129,7 +129,7 @@ def measures(setup, quick):
     no_counter = None if counter else "neither `perf stat` nor strace works here"
     no_valgrind = None if shutil.which("valgrind") else "valgrind is not installed"
     requests = 20000 if quick else 100000
-    slope = (3000, 1) if quick else (10000, 1)
+    slope = (3000, 1) if quick else (8000, 3)
     return [
         ("idle_new_bytes", lambda e: idle_bytes(e["command"], setup, connections, False), no_idle),
         ("idle_echoed_bytes", lambda e: idle_bytes(e["command"], setup, connections, True), no_idle),
