@@ -53,6 +53,6 @@ int main(int argc, char** argv) try {
   std::fflush(stdout);
   server.run(serve);
 } catch (const std::exception& error) {
-  std::fprintf(stderr, "broadcast: %s\n", error.what());
+  std::fprintf(stderr, "weir_broadcast: %s\n", error.what());
   return 1;
 }

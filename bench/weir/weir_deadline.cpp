@@ -32,6 +32,6 @@ int main(int argc, char** argv) try {
   std::fflush(stdout);
   server.run(echo);
 } catch (const std::exception& error) {
-  std::fprintf(stderr, "deadline_echo: %s\n", error.what());
+  std::fprintf(stderr, "weir_deadline: %s\n", error.what());
   return 1;
 }
