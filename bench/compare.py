@@ -1,175 +1,204 @@
 #!/usr/bin/env python3
-"""Compares echo servers by what they cost: CPU time per request, memory, system calls.
+"""Compares servers by what they cost: CPU time per request, latency, memory, system calls, instructions.
 
 Every server runs pinned to one core, the load client to another. Rounds are short and interleaved,
 their order rotates, and a ratio is taken within a round only: what disturbs the machine for longer
 than a second or two disturbs both sides of it. Every measurement has a fresh server process, since
-the chance by which a process lies in memory is worth a percent or two of its speed. The reference
-runs twice in each round: the ratio of the two (A/A) shows what is noise.
+the chance by which a process lies in memory is worth a percent or two of its speed. In each round the
+first server runs twice: the ratio of the two (A/A) shows what is noise. bench/README.md tells more.
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
 import platform
 import re
-import shutil
-import signal
+import resource
+import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
-from servers import (BenchError, client_command, end_upon_signals, in_child, pick_cores,
+import chart
+import footprint
+import report
+from servers import (BenchError, Server, client_command, end_upon_signals, pick_cores,
                      raise_descriptor_limit, run_client, running)
+from workloads import WORKLOADS
 
-REFERENCE = "reference"
-AGAIN = "reference (A/A)"
-IDLE_CONNECTIONS = 10000
-SYSCALL_REQUESTS = 200000
+# What ratios are taken to: the first of these that takes part in the workload.
+BASES = ("reference-uring", "reference-epoll", "weir-uring")
+AGAIN = "A/A"
+SPARE_DESCRIPTORS = 200
+MOST_FAILURES = 2  # of a server at a workload; then it is left out of further rounds
+SLOW_MEASURES = ("compile",)  # in a quick run not of the peers
+FIGURES = ("cpu_us_per_request", "user_us_per_request", "system_us_per_request",
+           "requests_per_second", "p50_us", "p99_us", "p999_us", "max_us", "rss_kib")
 
-# The load client's arguments, and what the reference is started with: the receive size decides the
-# cost of large messages, and it cannot find a better one by itself.
-WORKLOADS = {
-    "ping-pong": (["--connections", 1], []),
-    "64x64": (["--connections", 64], []),
-    "1000x64": (["--connections", 1000], []),
-    "64x64x16": (["--connections", 64, "--depth", 16], []),
-    "4x1MiB": (["--connections", 4, "--size", 1 << 20], ["--buffer", "65536"]),
-    "churn": (["--connections", 64, "--churn"], []),
-    # Clients that go with RST: an error for the server, where churn gives it an end of stream.
-    "churn-reset": (["--connections", 64, "--churn", "--reset"], []),
-}
-SPECIAL = ("idle", "syscalls")
-ONLY_WHEN_NAMED = ("churn-reset",)
+
+class NoRequest(BenchError):
+    """Something else had the core all the time."""
+
+
+class Progress:
+    """One line on a terminal, over and over; elsewhere a line whenever a part is done."""
+
+    def __init__(self):
+        self.live = sys.stderr.isatty()
+        self.started = time.monotonic()
+
+    def elapsed(self):
+        return time.monotonic() - self.started
+
+    def now(self, text):
+        if self.live:
+            print(f"\r\033[K{self.elapsed():5.0f} s  {text}", end="", file=sys.stderr, flush=True)
+
+    def done(self, text):
+        end = "\r\033[K" if self.live else ""
+        print(f"{end}{self.elapsed():5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.server_core, self.client_core = pick_cores()
-        self.servers = {REFERENCE: [options.reference, "--port", "0"]}
-        if options.weir:
-            self.servers["weir"] = [options.weir, "--port", "0", "--threads", "1"]
+        self.build = options.build.resolve()
+        self.load_client = str(self.build / "bench/load_client")
+        self.cores = pick_cores()
+        self.progress = Progress()
+        self.failures = {}  # (workload or measure, server): reasons
+        raise_descriptor_limit(max(w.most_connections for w in WORKLOADS.values())
+                               + SPARE_DESCRIPTORS)
+        raise_descriptor_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.idle_connections = min(options.idle_connections, self.limit - SPARE_DESCRIPTORS)
+        entries = json.loads((self.build / "bench/servers.json").read_text())
         for name, command in options.server:
-            self.servers[name] = command if "--port" in command else f"{command} --port 0"
+            entries.append({"name": name, "kind": "echo", "command": shlex.split(command)})
+        wanted = [entry for entry in entries if self.is_wanted(entry["name"])]
+        self.entries = [entry for entry in wanted if "skipped" not in entry]
+        self.skipped = {entry["name"]: entry["skipped"] for entry in wanted if "skipped" in entry}
 
-    def command(self, name, extra=()):
-        """The command of a server; `extra` is for the reference alone."""
-        if name in (REFERENCE, AGAIN):
-            return self.servers[REFERENCE] + list(extra)
-        return self.servers[name]
+    def is_wanted(self, name):
+        return not self.options.servers or any(re.search(f"^(?:{pattern})", name)
+                                               for pattern in self.options.servers)
 
-    def say(self, text):
-        print(text, file=sys.stderr, flush=True)
+    # ---- once ----
 
-    # CPU per request
-
-    def measure(self, name, workload):
-        arguments, reference_arguments = WORKLOADS[workload]
-        with running(self.command(name, reference_arguments), self.server_core) as server:
-            timing = ["--duration", self.options.seconds, "--warmup", self.options.seconds / 4]
-            command = client_command(self.options.load_client, server, arguments + timing)
-            return run_client(command, self.client_core)
-
-    def run_rounds(self, workloads):
-        """{workload: {server: [result of round 1, ...]}}"""
-        names = [REFERENCE, AGAIN] + [name for name in self.servers if name != REFERENCE]
-        results = {workload: {name: [] for name in names} for workload in workloads}
-        for number in range(self.options.rounds):
-            first = number % len(names)
-            for workload in workloads:
-                for name in names[first:] + names[:first]:
-                    result = self.measure(name, workload)
-                    results[workload][name].append(result)
-                    self.say(f"round {number + 1}/{self.options.rounds}  {workload:<11} {name:<16}"
-                             f" {result['cpu_us_per_request']:9.3f} us CPU per request"
-                             f" {result['requests_per_second']:11.0f} requests/s")
-        return results
-
-    # Memory per idle connection
-
-    def measure_idle(self, name):
-        """Bytes of resident user memory per connection: new ones, and after one echo on each."""
-        found = {}
-        for key, extra in (("new", []), ("after one echo", ["--idle-echo"])):
-            with running(self.command(name), self.server_core) as server:
-                before = server.resident_kib()
-                arguments = ["--idle", "--connections", IDLE_CONNECTIONS, "--duration", 60] + extra
-                client = subprocess.Popen(
-                    client_command(self.options.load_client, server, arguments),
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                    preexec_fn=in_child(self.client_core))
+    def run_once(self):
+        """{server: {figure: value}} of the echo servers."""
+        echo = [entry for entry in self.entries if entry["kind"] == "echo"]
+        found = {entry["name"]: {} for entry in echo}
+        for key, measure, skip in footprint.measures(self, self.options.quick):
+            if skip:
+                self.skipped[key] = skip
+                continue
+            for entry in echo:
+                if key == "compile" and "target" not in entry:
+                    continue
+                if (self.options.quick and key in SLOW_MEASURES
+                        and not entry["name"].startswith(("weir", "reference"))):
+                    continue
+                self.progress.now(f"{key}  {entry['name']}")
                 try:
-                    if client.stdout.readline().split() != [b"idle", b"%d" % IDLE_CONNECTIONS]:
-                        raise BenchError(client.communicate(timeout=30)[1].decode().strip())
-                    time.sleep(0.2)  # the last ones are accepted
-                    after = server.resident_kib()
-                    client.communicate(timeout=30)  # closes its stdin, which ends it
-                finally:
-                    client.kill()
-                    client.wait()
-            found[key] = (after - before) * 1024 / IDLE_CONNECTIONS
-            self.say(f"idle  {name:<16} {key:<15} {found[key]:7.0f} bytes per connection")
+                    found[entry["name"]][key] = measure(entry)
+                except (BenchError, OSError, subprocess.SubprocessError) as error:
+                    self.failures[key, entry["name"]] = [str(error)]
+            self.progress.done(f"{key} done")
         return found
 
-    def run_idle(self):
-        if not raise_descriptor_limit(IDLE_CONNECTIONS + 200):
-            return f"skipped: the limit of open files is below {IDLE_CONNECTIONS} (ulimit -Hn)"
-        return {name: self.measure_idle(name) for name in self.servers}
+    # ---- rounds ----
 
-    # System calls
+    def participants(self, workload):
+        return [entry for entry in self.entries if entry["kind"] == WORKLOADS[workload].kind
+                and entry["name"] not in WORKLOADS[workload].without]
 
-    def count_syscalls(self, name):
-        with running(self.command(name), self.server_core) as server:
-            arguments = ["--connections", 64, "--requests", SYSCALL_REQUESTS]
-            client = client_command(self.options.load_client, server, arguments)
-            with tempfile.NamedTemporaryFile() as output:
-                if self.options.syscall_counter == "perf":
-                    run_client(["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p",
-                                str(server.pid), "-o", output.name, "--"] + client,
-                               self.client_core)
-                    count = int(re.search(r"^(\d+),", output.read().decode(), re.MULTILINE)[1])
-                else:
-                    count = self.count_with_strace(server, client, output)
-        self.say(f"system calls  {name:<16} {count / SYSCALL_REQUESTS:7.4f} per request")
-        return count / SYSCALL_REQUESTS
+    def base_of(self, workload):
+        names = [entry["name"] for entry in self.participants(workload)]
+        return next((name for name in BASES if name in names), names[0] if names else None)
 
-    def count_with_strace(self, server, client, output):
-        strace = subprocess.Popen(
-            ["strace", "-c", "-U", "calls,name", "-f", "-p", str(server.pid), "-o", output.name],
-            stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=in_child(None))
-        try:
-            if b"attached" not in strace.stderr.readline():
-                raise BenchError("strace cannot attach")
-            run_client(client, self.client_core)
-        finally:
-            strace.send_signal(signal.SIGINT)
-            strace.communicate(timeout=30)
-        return int(re.search(r"^\s*(\d+)\s+total", output.read().decode(), re.MULTILINE)[1])
+    def describe(self, workload):
+        return WORKLOADS[workload].text.format(connections=f"{self.connections(workload):,}",
+                                               limit=f"{self.limit:,}")
 
-    def run_syscalls(self):
-        self.options.syscall_counter = pick_syscall_counter()
-        if self.options.syscall_counter is None:
-            return "skipped: neither `perf stat -e raw_syscalls:sys_enter` nor strace works here"
-        return {name: self.count_syscalls(name) for name in self.servers}
+    def connections(self, workload):
+        return min(WORKLOADS[workload].most_connections, self.limit - SPARE_DESCRIPTORS)
 
+    def measure(self, entry, workload):
+        plan = WORKLOADS[workload]
+        command = list(entry["command"])
+        if plan.buffer and entry.get("buffer"):
+            command += ["--buffer", str(plan.buffer)]
+        arguments = list(plan.arguments)
+        if plan.most_connections:
+            arguments += ["--connections", self.connections(workload)]
+        seconds = max(self.options.seconds, plan.seconds)
+        arguments += ["--duration", seconds, "--warmup", max(seconds / 4, plan.warmup)]
+        with running(command, self.cores[0]) as server:
+            result = run_client(client_command(self.load_client, server, arguments), self.cores[1])
+        if result["cpu_us_per_request"] is None:
+            raise NoRequest("no request came back in the measured time")
+        return {figure: result[figure] for figure in FIGURES}
 
-def pick_syscall_counter():
-    """perf does not slow the server down; strace does, and so lets it find more work per turn."""
-    if shutil.which("perf"):
-        trial = subprocess.run(["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "true"],
-                               stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if trial.returncode == 0 and re.search(rb"^[1-9]\d*,", trial.stderr, re.MULTILINE):
-            return "perf"
-    if shutil.which("strace"):
-        trial = subprocess.run(["strace", "-c", "-U", "calls,name", "true"], stdin=subprocess.DEVNULL,
-                               capture_output=True, check=False)
-        if trial.returncode == 0:
-            return "strace"
-    return None
+    def run_round(self, number, workload, samples):
+        base = self.base_of(workload)
+        entries = self.participants(workload)
+        again = [dict(entry, label=AGAIN) for entry in entries if entry["name"] == base]
+        entries = again + entries
+        first = number % max(1, len(entries))
+        for entry in entries[first:] + entries[:first]:
+            name = entry.get("label", entry["name"])
+            reasons = self.failures.get((workload, name), [])
+            if len(reasons) >= MOST_FAILURES:
+                continue
+            self.progress.now(f"round {number + 1}  {workload}  {name}")
+            try:
+                try:
+                    result = self.measure(entry, workload)
+                except NoRequest:
+                    result = self.measure(entry, workload)
+                samples.setdefault(name, {})[number] = result
+            except BenchError as error:
+                self.failures[workload, name] = reasons + [str(error)]
+
+    def run_rounds(self):
+        """{workload: {server: {round: figures}}}"""
+        samples = {workload: {} for workload in self.options.workloads}
+        number = 0
+        while number < self.options.rounds:
+            started = self.progress.elapsed()
+            for workload in self.options.workloads:
+                if number < WORKLOADS[workload].most_rounds:
+                    self.run_round(number, workload, samples[workload])
+            number += 1
+            self.progress.done(f"round {number} done")
+            now = self.progress.elapsed()
+            if now + (now - started) > 60 * self.options.minutes:
+                break
+        return samples
+
+    def summarize(self, samples):
+        """{workload: {server: figures}}: medians over the rounds, ratios pair by pair."""
+        summary = {}
+        for workload, by_server in samples.items():
+            base = by_server.get(self.base_of(workload), {})
+            summary[workload] = {}
+            for name, rounds in by_server.items():
+                if not rounds:
+                    continue
+                figures = {key: statistics.median(result[key] for result in rounds.values())
+                           for key in FIGURES}
+                figures["rounds"] = len(rounds)
+                ratios = [result["cpu_us_per_request"] / base[number]["cpu_us_per_request"]
+                          for number, result in rounds.items() if number in base]
+                if ratios:
+                    figures.update(ratio=statistics.median(ratios), ratio_min=min(ratios),
+                                   ratio_max=max(ratios))
+                summary[workload][name] = figures
+        return summary
 
 
 def busy_share(seconds=0.5):
@@ -184,65 +213,31 @@ def busy_share(seconds=0.5):
     return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
-def summarize(results):
-    """{workload: {server: figures}}: medians over the rounds, ratios pair by pair."""
-    summary = {}
-    for workload, by_server in results.items():
-        costs = {name: [result["cpu_us_per_request"] for result in rounds]
-                 for name, rounds in by_server.items()}
-        summary[workload] = {}
-        for name, rounds in by_server.items():
-            ratios = [cost / base for cost, base in zip(costs[name], costs[REFERENCE])]
-            summary[workload][name] = {
-                "cpu_us_per_request": statistics.median(costs[name]),
-                "ratio": statistics.median(ratios),
-                "ratio_min": min(ratios),
-                "ratio_max": max(ratios),
-                "requests_per_second": statistics.median(
-                    result["requests_per_second"] for result in rounds),
-                "p50_us": statistics.median(result["p50_us"] for result in rounds),
-                "p99_us": statistics.median(result["p99_us"] for result in rounds),
-                "rss_kib": statistics.median(result["rss_kib"] for result in rounds),
-            }
-    return summary
+def output_of(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False,
+                              stdin=subprocess.DEVNULL).stdout.strip()
+    except OSError:
+        return ""
 
 
-def print_summary(summary, rounds):
-    if not summary:
-        return
-    row = "{:<11} {:<16} {:>10} {:>8}  {:<15} {:>11} {:>9} {:>9}"
-    print(f"\nServer CPU (user + system) per request: median of {rounds} rounds, "
-          "ratio to the reference of the same round")
-    print(row.format("workload", "server", "CPU us", "ratio", "(min .. max)", "requests/s", "p50 us",
-                     "p99 us"))
-    for workload, by_server in summary.items():
-        order = [AGAIN, REFERENCE] + [name for name in by_server if name not in (AGAIN, REFERENCE)]
-        for name in order:
-            figures = by_server[name]
-            spread = f"({figures['ratio_min']:.3f} .. {figures['ratio_max']:.3f})"
-            print(row.format(workload, name, f"{figures['cpu_us_per_request']:.3f}",
-                             "" if name == REFERENCE else f"{figures['ratio']:.3f}",
-                             "" if name == REFERENCE else spread,
-                             f"{figures['requests_per_second']:.0f}", f"{figures['p50_us']:.1f}",
-                             f"{figures['p99_us']:.1f}"))
-
-
-def print_idle(idle):
-    print(f"\nResident user memory per connection, {IDLE_CONNECTIONS} idle ones")
-    if isinstance(idle, str):
-        print(idle)
-        return
-    for name, found in idle.items():
-        print(f"{name:<16} " + ", ".join(f"{key}: {size:.0f} B" for key, size in found.items()))
-
-
-def print_syscalls(syscalls, counter):
-    print("\nSystem calls per request at 64x64" + (f" (counted by {counter})" if counter else ""))
-    if isinstance(syscalls, str):
-        print(syscalls)
-        return
-    for name, count in syscalls.items():
-        print(f"{name:<16} {count:.4f}")
+def describe_machine():
+    cpu = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    compiler = output_of("g++", "--version").splitlines()
+    packages = ("liburing-dev", "libasio-dev", "libuv1-dev", "libevent-dev")
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["./dev", "bench"] + sys.argv[1:]),
+        "commit": output_of("git", "describe", "--always", "--dirty"),
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "compiler": compiler[0] if compiler else "",
+        "packages": dict(line.split() for line in output_of(
+            "dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages).splitlines()
+            if len(line.split()) == 2),
+        "busy_share": busy_share(),
+    }
 
 
 def named_command(text):
@@ -252,29 +247,44 @@ def named_command(text):
     return name, command
 
 
+def words(text):
+    return [word for word in text.split(",") if word]
+
+
 def parse_options():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--weir", metavar="PATH", help="weir's echo server")
-    parser.add_argument("--reference", metavar="PATH", required=True, help="uring_echo")
-    parser.add_argument("--load-client", metavar="PATH", required=True)
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true",
+                        help="one short round, to see that all works: its figures say little")
+    parser.add_argument("--minutes", type=float,
+                        help="no round is begun that would end later than this (10)")
+    parser.add_argument("--rounds", type=int, help="at the most (as many as there is time for)")
+    parser.add_argument("--seconds", type=float, help="measured time per run (0.25)")
+    parser.add_argument("--servers", type=words, default=[], metavar="NAME,...",
+                        help="only those whose names begin so: weir, reference-epoll, asio.*epoll ...")
+    parser.add_argument("--workloads", type=words, metavar="NAME,...",
+                        default=[name for name, w in WORKLOADS.items() if not w.only_when_named],
+                        help="only these of: " + ", ".join(WORKLOADS) + "; 'none' for no rounds")
+    parser.add_argument("--no-footprint", action="store_true",
+                        help="leave out idle memory, system calls, instructions, compiling, size")
+    parser.add_argument("--idle-connections", type=int, default=10000)
     parser.add_argument("--server", metavar="NAME=COMMAND", type=named_command, action="append",
-                        default=[], help="a further server to compare (may be repeated)")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="measured time per run")
-    parser.add_argument(
-        "--workloads",
-        default=",".join(w for w in (*WORKLOADS, *SPECIAL) if w not in ONLY_WHEN_NAMED),
-        help="%(default)s; also: " + ", ".join(ONLY_WHEN_NAMED))
-    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("build/bench"),
-                        help="where results.json goes (%(default)s)")
+                        default=[], help="a further echo server (may be repeated)")
+    parser.add_argument("--build", metavar="DIRECTORY", type=pathlib.Path, help=argparse.SUPPRESS,
+                        default=pathlib.Path("build/release"))
+    parser.add_argument("--output", metavar="DIRECTORY", type=pathlib.Path,
+                        default=pathlib.Path("build/bench"),
+                        help="for results.json and the charts (%(default)s)")
     options = parser.parse_args()
-    options.workloads = options.workloads.split(",")
+    options.rounds = options.rounds or (1 if options.quick else 1000)
+    options.seconds = options.seconds or (0.1 if options.quick else 0.25)
+    options.minutes = 10 if options.minutes is None else options.minutes
+    if options.workloads == ["none"]:
+        options.workloads = []
     for workload in options.workloads:
-        if workload not in WORKLOADS and workload not in SPECIAL:
+        if workload not in WORKLOADS:
             parser.error(f"no workload is called '{workload}'")
-    if options.rounds < 1 or not 0.05 <= options.seconds <= 60:
+    if options.rounds < 1 or not 0.05 <= options.seconds <= 60 or options.idle_connections < 1:
         parser.error("--rounds has to be 1 or more, --seconds from 0.05 to 60")
-    options.syscall_counter = None
     return options
 
 
@@ -282,32 +292,34 @@ def main():
     options = parse_options()
     end_upon_signals()
     bench = Bench(options)
-    if bench.server_core is None:
-        bench.say("only one core: server and client share it, and the figures say little")
-
-    busy = busy_share()
-    if busy > 0.1:
-        bench.say(f"others use {busy:.0%} of this machine: trust ratios more than figures, and A/A "
-                  "says how far")
-
-    record = {"kernel": platform.release(), "machine": platform.machine(),
-              "cores": os.cpu_count(), "busy_share": busy, "rounds": options.rounds, "seconds": options.seconds,
-              "commands": {name: bench.command(name) for name in bench.servers}}
-    record["samples"] = bench.run_rounds([w for w in options.workloads if w in WORKLOADS])
-    record["summary"] = summarize(record["samples"])
-    record["idle_bytes_per_connection"] = bench.run_idle() if "idle" in options.workloads else None
-    record["syscalls_per_request"] = bench.run_syscalls() if "syscalls" in options.workloads else None
-    record["syscall_counter"] = options.syscall_counter
-
-    print_summary(record["summary"], options.rounds)
-    if record["idle_bytes_per_connection"] is not None:
-        print_idle(record["idle_bytes_per_connection"])
-    if record["syscalls_per_request"] is not None:
-        print_syscalls(record["syscalls_per_request"], options.syscall_counter)
+    if not bench.entries:
+        raise BenchError("no server is left to measure")
+    for name, reason in bench.skipped.items():
+        bench.progress.done(f"{name} skipped: {reason}")
+    if bench.cores[0] is None:
+        bench.progress.done("only one core: server and client share it, and the figures say little")
     options.output.mkdir(parents=True, exist_ok=True)
+    record = {"machine": describe_machine(), "seconds": options.seconds}
+    if record["machine"]["busy_share"] > 0.1:
+        bench.progress.done(f"others use {record['machine']['busy_share']:.0%} of this machine: trust "
+                            "ratios more than figures, and A/A says how far")
+
+    with open(options.output / "servers.log", "w", encoding="utf-8") as Server.log:
+        record["footprint"] = {} if options.no_footprint else bench.run_once()
+        record["samples"] = bench.run_rounds()
+    record["idle_connections"] = bench.idle_connections
+    record["workloads"] = {
+        name: {"text": bench.describe(name), "unit": WORKLOADS[name].unit, "base": bench.base_of(name),
+               "without": WORKLOADS[name].without} for name in options.workloads}
+    record["summary"] = bench.summarize(record["samples"])
+    record["skipped"] = bench.skipped
+    record["failures"] = [{"what": what, "server": server, "times": len(reasons), "reason": reasons[-1]}
+                          for (what, server), reasons in bench.failures.items()]
+
+    report.print_all(record)
     path = options.output / "results.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="ascii")
-    bench.say(f"\nall samples: {path}")
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"\nall samples: {path}\n{chart.draw_all(record, options.output)}")
 
 
 if __name__ == "__main__":
@@ -316,4 +328,4 @@ if __name__ == "__main__":
     except BenchError as error:
         sys.exit(f"compare.py: {error}")
     except KeyboardInterrupt:
-        sys.exit("compare.py: interrupted, all servers are ended")
+        sys.exit("compare.py: interrupted, servers and client are ended")

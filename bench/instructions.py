@@ -10,11 +10,13 @@ it passes the system calls through, and needs to know nothing of what the kernel
 """
 
 import argparse
+import dataclasses
 import pathlib
 import re
 import shlex
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 
@@ -22,26 +24,42 @@ from servers import BenchError, client_command, end_upon_signals, pick_cores, ru
 
 
 def count_instructions(command, load_client, arguments, requests, cores):
-    """All user-space instructions of a server's life in which it answers so many requests."""
+    """All user-space instructions of a server's life until it has answered so many requests.
+
+    It is asked for the count, not for its end: valgrind looks at signals now and then only, and not at
+    all while the server waits in io_uring_enter.
+    """
     with tempfile.TemporaryDirectory() as directory:
         profile = pathlib.Path(directory) / "callgrind.out"
         valgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={profile}"]
-        with running(valgrind + command, cores[0]) as server:
+        with running(valgrind + list(command), cores[0]) as server:
             run_client(client_command(load_client, server,
                                       arguments + ["--requests", requests, "--duration", 240],
                                       measure_cpu=False), cores[1])
-            status = server.stop(60)
-        if status != 0:
-            raise BenchError(f"{shlex.join(command)}: exit status {status} under callgrind")
+            asked = subprocess.run(["callgrind_control", "--dump", str(server.pid)], timeout=60,
+                                   stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            server.stop(0)
         # One file per process; a server with threads has all of them in it.
-        summary = re.search(r"^(?:summary|totals):\s*(\d+)", profile.read_text(), re.MULTILINE)
+        dump = pathlib.Path(f"{profile}.1")
+        if not dump.exists():
+            reason = asked.stderr.decode(errors="replace").strip()
+            raise BenchError(f"callgrind_control gives no count of {shlex.join(command)}: {reason}")
+        summary = re.search(r"^(?:summary|totals):\s*(\d+)", dump.read_text(), re.MULTILINE)
         return int(summary[1])
 
 
+@dataclasses.dataclass
+class Options:
+    load_client: str
+    connections: int = 64
+    size: int = 64
+    depth: int = 1
+    requests: int = 50000
+    repeat: int = 3
+
+
 def measure(command, options, cores):
-    command = shlex.split(command)
-    if "--port" not in command:
-        command += ["--port", "0"]
+    """Slopes of a server's command, as many as options.repeat says."""
     arguments = ["--connections", options.connections, "--size", options.size,
                  "--depth", options.depth]
     slopes = []
@@ -75,7 +93,7 @@ def main():
     print(f"User-space instructions per request at {options.connections} x {options.size} B, "
           f"depth {options.depth}: median of {options.repeat} slopes")
     for command in options.server:
-        slopes = measure(command, options, cores)
+        slopes = measure(shlex.split(command), options, cores)
         print(f"{statistics.median(slopes):9.1f}  ({min(slopes):.1f} .. {max(slopes):.1f})  {command}",
               flush=True)
 

@@ -38,12 +38,16 @@ def in_child(core):
 class Server:
     """A running echo server. Any program that says `listening on ADDRESS:PORT` first will do."""
 
+    log = None  # where all servers' stderr goes; None: to that of this script
+
     def __init__(self, command, core=None):
-        self.command = shlex.split(command) if isinstance(command, str) else list(command)
+        self.command = list(command)
+        if "--port" not in self.command:
+            self.command += ["--port", "0"]
         try:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                preexec_fn=in_child(core))
+                stderr=self.log, preexec_fn=in_child(core))
         except OSError as error:
             raise BenchError(f"cannot start {self.command[0]}: {error.strerror}") from error
         self.pid = self._process.pid

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "session.h"
+#include "slow_readers.h"
 
 namespace load_client {
 
@@ -30,13 +31,14 @@ class EchoLoad {
     bool touched = false;         // in the list of those that may send again
     std::uint32_t in_flight = 0;  // messages
     std::uint32_t oldest = 0;     // of them: its place in sent_at_
+    std::uint64_t issued = 0;     // messages
     std::size_t returned = 0;     // bytes of the oldest message that have come back
     std::size_t to_return = 0;    // bytes sent, or about to be, that have not come back
     std::size_t sending_bytes = 0;
     std::size_t send_place = 0;  // in the pattern
     std::size_t receive_place = 0;
   };
-  enum class Operation : std::uint64_t { connect, receive, send };
+  enum class Operation : std::uint64_t { connect, receive, send, pace };
 
   static std::uint64_t user_data(Operation operation, std::size_t index) {
     return index << 2 | static_cast<std::uint64_t>(operation);
@@ -49,6 +51,12 @@ class EchoLoad {
   void take_in(std::size_t index, const char* data, std::size_t count);
   void sent(std::size_t index, int result);
   void touch(std::size_t index);
+  Clock::time_point due(std::uint64_t number) const {
+    return paced_from_ + std::chrono::nanoseconds(static_cast<std::int64_t>(
+                             static_cast<double>(number) * nanoseconds_apart_));
+  }
+  void keep_pace();
+  bool may_send(const Connection& connection, std::size_t index) const;
   void send(std::size_t index);
 
   Session& session_;
@@ -57,8 +65,16 @@ class EchoLoad {
   std::vector<Connection> connections_;
   std::vector<Clock::time_point> sent_at_;  // per connection a circle of `depth_` times
   std::vector<std::size_t> touched_;
+  SlowReaders slow_;
   std::size_t opened_ = 0;
   std::size_t standing_ = 0;
+
+  // With a rate, message number n of all is due at its time on connection n modulo their count.
+  const double nanoseconds_apart_;  // 0: no rate
+  Clock::time_point paced_from_{};
+  std::uint64_t due_ = 0;  // messages whose time has come
+  __kernel_timespec next_due_{};
+  bool pace_armed_ = false;
 };
 
 }  // namespace load_client

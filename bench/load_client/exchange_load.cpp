@@ -11,8 +11,8 @@
 namespace load_client {
 namespace {
 
-constexpr std::size_t kConnectsAtOnce = 256;  // well below any backlog
-constexpr std::size_t kConnectionsPerSource = 20000;
+constexpr std::size_t kConnectsAtOnce = 256;          // well below any backlog
+constexpr std::size_t kConnectionsPerSource = 10000;  // see echo_load.cpp
 // The side that closes first keeps the pair of ports in TIME_WAIT for a minute. In churn that is
 // the client, so it takes turns with so many local addresses: some 1.8 million pairs.
 constexpr unsigned kChurnSources = 64;

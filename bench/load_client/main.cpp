@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include "broadcast_load.h"
 #include "echo_load.h"
 #include "exchange_load.h"
 #include "options.h"
@@ -37,11 +38,13 @@ void run_load(Session& session) {
 int run(const Options& options) {
   Result failed;
   try {
-    ensure_descriptors(options.connections);
+    ensure_descriptors(options.connections + options.slow);
     Session session(options);
     try {
       if (options.mode == Mode::echo) {
         run_load<EchoLoad>(session);
+      } else if (options.mode == Mode::broadcast) {
+        run_load<BroadcastLoad>(session);
       } else {
         run_load<ExchangeLoad>(session);
       }

@@ -18,11 +18,15 @@ constexpr char kUsage[] =
     "  --connections C      connections at the same time (64)\n"
     "  --size BYTES         bytes per message (64)\n"
     "  --depth D            messages in flight per connection (1)\n"
+    "  --rate R             requests per second, over all connections, evenly spaced; latencies\n"
+    "                       count from when a request was due, not from when it could be sent\n"
+    "  --slow S             S further connections that read slowly and are not measured\n"
     "  --duration SECONDS   measured time (5; with --requests a limit, 60)\n"
     "  --warmup SECONDS     time before that, not measured (0.5; with --requests 0)\n"
     "  --requests N         end after exactly N requests\n"
     "  --churn              connect, one echo, close, over C parallel slots\n"
     "  --reset              with --churn: close with RST, not FIN\n"
+    "  --broadcast          one connection sends, all receive: a request is one delivery\n"
     "  --idle               open C connections and hold them until stdin closes or time is up\n"
     "  --idle-echo          with --idle: first one echo over each\n"
     "  --pid P              the server's process: report its CPU time and memory\n"
@@ -32,6 +36,7 @@ constexpr char kUsage[] =
 
 // Bounds that keep memory and time of a run within reason; nothing in the client depends on them.
 constexpr unsigned long kMaxConnections = 1'000'000;
+constexpr unsigned long kMaxSlow = 10'000;
 constexpr unsigned long kMaxSize = 64UL << 20;
 constexpr unsigned long kMaxDepth = 4096;
 constexpr unsigned long kMaxBytesInFlight = 64UL << 20;   // of one connection
@@ -64,8 +69,11 @@ std::chrono::nanoseconds parse_seconds(const char* name) {
   return std::chrono::nanoseconds(std::llround(parse<double>(name, 0, kMaxSeconds) * 1e9));
 }
 
-void check_together(const Options& options, bool churn, bool idle) {
-  if (churn && idle) refuse("--churn and --idle exclude each other");
+void check_together(const Options& options, bool churn, bool idle, bool broadcast) {
+  if (churn + idle + broadcast > 1) refuse("--churn, --idle and --broadcast exclude each other");
+  if (options.requests != 0 && broadcast) refuse("--broadcast cannot count its --requests");
+  if (options.mode != Mode::echo && options.rate > 0) refuse("--rate is for echo only");
+  if (options.mode != Mode::echo && options.slow != 0) refuse("--slow is for echo only");
   if (options.reset && !churn) refuse("--reset needs --churn");
   if (options.idle_echo && !idle) refuse("--idle-echo needs --idle");
   if (options.requests != 0 && idle) refuse("--idle has no requests to count");
@@ -76,7 +84,7 @@ void check_together(const Options& options, bool churn, bool idle) {
   if (options.size * options.depth > kMaxBytesInFlight) {
     refuse("--size times --depth: more than %lu bytes", kMaxBytesInFlight);
   }
-  if (options.mode != Mode::echo && options.size * options.connections > kMaxExchangeBytes) {
+  if ((churn || idle) && options.size * options.connections > kMaxExchangeBytes) {
     refuse("--size times --connections: more than %lu bytes", kMaxExchangeBytes);
   }
 }
@@ -91,6 +99,8 @@ const char* name_of(Mode mode) {
       return "churn";
     case Mode::idle:
       return "idle";
+    case Mode::broadcast:
+      return "broadcast";
   }
   return "";
 }
@@ -102,11 +112,14 @@ Options parse_options(int argc, char** argv) {
     connections,
     size,
     depth,
+    rate,
+    slow,
     duration,
     warmup,
     requests,
     churn_mode,
     reset,
+    broadcast_mode,
     idle_mode,
     idle_echo,
     pid,
@@ -120,11 +133,14 @@ Options parse_options(int argc, char** argv) {
       {"connections", required_argument, nullptr, connections},
       {"size", required_argument, nullptr, size},
       {"depth", required_argument, nullptr, depth},
+      {"rate", required_argument, nullptr, rate},
+      {"slow", required_argument, nullptr, slow},
       {"duration", required_argument, nullptr, duration},
       {"warmup", required_argument, nullptr, warmup},
       {"requests", required_argument, nullptr, requests},
       {"churn", no_argument, nullptr, churn_mode},
       {"reset", no_argument, nullptr, reset},
+      {"broadcast", no_argument, nullptr, broadcast_mode},
       {"idle", no_argument, nullptr, idle_mode},
       {"idle-echo", no_argument, nullptr, idle_echo},
       {"pid", required_argument, nullptr, pid},
@@ -141,6 +157,7 @@ Options parse_options(int argc, char** argv) {
   bool has_warmup = false;
   bool churn = false;
   bool idle = false;
+  bool broadcast = false;
   for (int choice; (choice = getopt_long(argc, argv, "", kLongOptions, nullptr)) != -1;) {
     switch (choice) {
       case address:
@@ -159,6 +176,12 @@ Options parse_options(int argc, char** argv) {
       case depth:
         options.depth = static_cast<unsigned>(parse<unsigned long>("depth", 1, kMaxDepth));
         break;
+      case rate:
+        options.rate = parse<double>("rate", 0.1, 1e8);
+        break;
+      case slow:
+        options.slow = static_cast<unsigned>(parse<unsigned long>("slow", 0, kMaxSlow));
+        break;
       case duration:
         options.duration = parse_seconds("duration");
         has_duration = true;
@@ -175,6 +198,9 @@ Options parse_options(int argc, char** argv) {
         break;
       case reset:
         options.reset = true;
+        break;
+      case broadcast_mode:
+        broadcast = true;
         break;
       case idle_mode:
         idle = true;
@@ -203,8 +229,8 @@ Options parse_options(int argc, char** argv) {
   if (options.requests != 0 && !has_duration) options.duration = std::chrono::seconds(60);
   if (!has_warmup && (options.requests != 0 || idle)) options.warmup = {};
 
-  options.mode = churn ? Mode::churn : idle ? Mode::idle : Mode::echo;
-  check_together(options, churn, idle);
+  options.mode = churn ? Mode::churn : idle ? Mode::idle : broadcast ? Mode::broadcast : Mode::echo;
+  check_together(options, churn, idle, broadcast);
   const auto server = bench::make_socket_address(server_address, server_port);
   if (!server) refuse("--address: '%s' is no IP address", server_address.c_str());
   options.server = *server;

@@ -13,9 +13,10 @@
 namespace load_client {
 
 enum class Mode {
-  echo,   // messages go back and forth over connections that stand
-  churn,  // connect, one echo, close, again and again
-  idle,   // connections that stand and do nothing
+  echo,       // messages go back and forth over connections that stand
+  churn,      // connect, one echo, close, again and again
+  idle,       // connections that stand and do nothing
+  broadcast,  // a message of one connection goes to all
 };
 
 struct Options {
@@ -24,6 +25,8 @@ struct Options {
   unsigned connections = 64;
   std::size_t size = 64;       // bytes per message
   unsigned depth = 1;          // messages in flight per connection
+  unsigned slow = 0;           // further connections, which read slowly and are not measured
+  double rate = 0;             // requests per second, evenly spaced; 0: as fast as they come back
   std::uint64_t requests = 0;  // ends after exactly so many; 0: after `duration`
   std::chrono::nanoseconds duration = std::chrono::seconds(5);
   std::chrono::nanoseconds warmup = std::chrono::milliseconds(500);

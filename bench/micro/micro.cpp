@@ -1,4 +1,5 @@
-// The framework's own steps, each alone: crossing loops, timers, tasks.
+// The framework's own steps, each alone: crossing loops, timers, tasks, leases, sending.
+#include <weir/net/segment_queue.h>
 #include <weir/weir.h>
 
 #include <benchmark/benchmark.h>
@@ -201,6 +202,68 @@ void yield_to_the_loop(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations());
 }
 BENCHMARK(yield_to_the_loop);
+
+/// A second lease on received bytes, taken and given back.
+void lease_and_give_back(benchmark::State& state) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return;
+  if (::write(ends[1], "received", 8) != 8) std::abort();
+  run_here([&]() -> Task<> {
+    TcpConnection connection(Socket(EventLoop::current().sockets(), ends[0]));
+    const Chunk chunk = co_await connection.read();
+    for (auto _ : state) {
+      Chunk second = chunk.slice(0);
+      benchmark::DoNotOptimize(second);
+    }
+  });
+  ::close(ends[1]);
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(lease_and_give_back);
+
+/// What waits to be sent: so many pieces go in, and out again.
+void send_queue(benchmark::State& state) {
+  struct Nobody final : BufferOwner {
+    void release(Buffer& /*buffer*/) noexcept override {}
+  } nobody;
+  std::array<std::byte, 64> bytes{};
+  Buffer buffer(nobody, bytes.data(), bytes.size(), 0);
+  const BufferRef held(buffer);
+  SegmentQueue queue;
+  for (auto _ : state) {
+    for (std::int64_t i = 0; i < state.range(0); ++i) {
+      queue.push_back({.buffer = held, .data = bytes.data(), .size = bytes.size()});
+    }
+    benchmark::DoNotOptimize(queue.front());
+    while (!queue.empty()) queue.pop_front();
+  }
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(send_queue)->Arg(1)->Arg(16);
+
+/// The way of a message through connection, engine and kernel: sends, flushed together.
+void send_and_flush(benchmark::State& state) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return;
+  std::thread drain([&] {
+    static std::array<char, 1 << 16> buffer;
+    while (::read(ends[1], buffer.data(), buffer.size()) > 0) {
+    }
+  });
+  run_here([&]() -> Task<> {
+    TcpConnection connection(Socket(EventLoop::current().sockets(), ends[0]));
+    for (auto _ : state) {
+      for (std::int64_t i = 0; i < state.range(0); ++i) {
+        co_await connection.send("a message of some sixty-four bytes, as the echo workloads have.");
+      }
+      co_await connection.flush();
+    }
+  });
+  drain.join();
+  ::close(ends[1]);
+  state.SetItemsProcessed(state.iterations() * state.range(0));
+}
+BENCHMARK(send_and_flush)->Arg(1)->Arg(16)->UseRealTime();
 
 }  // namespace
 
