@@ -40,21 +40,21 @@ Chunk adopt(Container bytes) {
 void detail::throw_system_error(int error) { throw std::system_error(code_of(error)); }
 
 bool TcpConnection::SendAwaiter::try_send() {
-  Message message = std::move(message_);
-  message_.~Message();
-  ::new (&send_) Stream::Send(message.stream);
+  Message sent = std::move(message);
+  message.~Message();
+  ::new (&waiting) Stream::Send(sent.stream);
   tried_ = true;
-  send_.data = message.data;
-  send_.size = message.size;
-  send_.buffer = std::move(message.buffer);
-  if (send_.stream != nullptr) return send_.stream->try_send(send_);
-  send_.error = ENOTCONN;
+  waiting.data = sent.data;
+  waiting.size = sent.size;
+  waiting.buffer = std::move(sent.buffer);
+  if (waiting.stream != nullptr) return waiting.stream->try_send(waiting);
+  waiting.error = ENOTCONN;
   return true;
 }
 
 void TcpConnection::SendAwaiter::end_send() noexcept {
-  if (send_.linked() && send_.stream != nullptr) send_.stream->stop_sending(send_);
-  send_.~Send();
+  if (waiting.linked() && waiting.stream != nullptr) waiting.stream->stop_sending(waiting);
+  waiting.~Send();
 }
 
 TcpConnection::TcpConnection(EventLoop& loop, Socket socket, ConnectionOptions options) {

@@ -150,25 +150,24 @@ class TcpConnection {
   class [[nodiscard("co_await it")]] SendAwaiter {
    public:
     SendAwaiter(Stream* of, const void* bytes, std::size_t count) noexcept
-        : message_{{}, static_cast<const std::byte*>(bytes), count, of} {}
-    SendAwaiter(Stream* of, Chunk&& chunk) noexcept : message_{{}, chunk.data(), chunk.size(), of} {
-      message_.buffer = std::move(chunk).release_buffer();
+        : message{{}, static_cast<const std::byte*>(bytes), count, of} {}
+    SendAwaiter(Stream* of, Chunk&& chunk) noexcept : message{{}, chunk.data(), chunk.size(), of} {
+      message.buffer = std::move(chunk).release_buffer();
     }
     SendAwaiter(Stream* of, BufferRef file, std::size_t count) noexcept
-        : message_{std::move(file), nullptr, count, of} {}
+        : message{std::move(file), nullptr, count, of} {}
     /// Moves only before it is awaited.
-    SendAwaiter(SendAwaiter&& other) noexcept : message_(std::move(other.message_)) {}
+    SendAwaiter(SendAwaiter&& other) noexcept : message(std::move(other.message)) {}
     SendAwaiter& operator=(SendAwaiter&&) = delete;
     ~SendAwaiter() {
       if (tried_) [[unlikely]] {
         end_send();
       } else {
-        message_.~Message();
+        message.~Message();
       }
     }
 
     [[gnu::always_inline]] bool await_ready() {
-      Message& message = message_;
       if (message.stream != nullptr &&
           message.stream->try_send_plain(message.buffer, message.data, message.size)) [[likely]] {
         return true;
@@ -176,15 +175,15 @@ class TcpConnection {
       return try_send();
     }
     void await_suspend(std::coroutine_handle<> handle) {
-      send_.suspend(handle);
-      send_.stream->wait_to_send(send_);
+      waiting.suspend(handle);
+      waiting.stream->wait_to_send(waiting);
     }
     void await_resume() const {
-      if (tried_ && send_.error != 0) [[unlikely]]
-        detail::throw_system_error(send_.error);
+      if (tried_ && waiting.error != 0) [[unlikely]]
+        detail::throw_system_error(waiting.error);
     }
     [[nodiscard]] Outcome<void> outcome() const {
-      return {detail::code_of(tried_ ? send_.error : 0), {}};
+      return {detail::code_of(tried_ ? waiting.error : 0), {}};
     }
 
    private:
@@ -199,8 +198,8 @@ class TcpConnection {
     void end_send() noexcept;
 
     union {
-      Message message_;
-      Stream::Send send_;  // once `tried_`
+      Message message;
+      Stream::Send waiting;  // once `tried_`
     };
     bool tried_ = false;
   };
@@ -270,7 +269,7 @@ class TcpConnection {
   }
 
   /// `co_await read_until(delimiter, max)` gives all up to the delimiter and with it, `max` bytes
-  /// at the most; else throws `std::errc::message_size`, with nothing consumed. The end as with
+  /// at the most; else throws `std::errc::messagesize`, with nothing consumed. The end as with
   /// `read_exactly`. Dropping it consumes nothing. Throws `std::invalid_argument` for an empty
   /// delimiter, or one longer than `max`.
   ReadUntilAwaiter read_until(std::string_view delimiter, std::size_t max);

@@ -113,11 +113,11 @@ Address Address::with_port(std::uint16_t other) const noexcept {
 
 // ---- endpoints ----------------------------------------------------------------------------------
 
-Endpoint::Endpoint(Network& network, Kernel& of, bool is_v6)
+Endpoint::Endpoint(Network& network, Kernel& on, bool is_v6)
     : v6(is_v6),
       send_capacity(network.options().send_buffer),
       receive_capacity(network.options().receive_buffer),
-      kernel(of),
+      kernel(on),
       network_(network) {
   local.v6 = remote.v6 = is_v6;
 }
@@ -364,7 +364,7 @@ void Endpoint::deliver_front() {
     }
   }
   retry_ = {};
-  Segment segment = std::move(wire_.front());
+  const Segment segment = std::move(wire_.front());
   wire_.pop_front();
   const auto self = shared_from_this();
   if (is_syn) {
@@ -376,7 +376,7 @@ void Endpoint::deliver_front() {
                    static_cast<std::int64_t>(segment.bytes.size()),
                    std::as_bytes(std::span(segment.bytes)));
     if (to != nullptr && !to->gone) {
-      to->receive(std::move(segment));
+      to->receive(segment);
     } else if (segment.kind == SegmentKind::data || segment.kind == SegmentKind::fin ||
                segment.kind == SegmentKind::syn_ack) {
       network_.schedule(network_.arrival(there, kernel.host(), 0),
@@ -430,7 +430,7 @@ void Endpoint::answer_syn(const Segment& segment) {
   listener->progress();
 }
 
-void Endpoint::receive(Segment segment) {
+void Endpoint::receive(const Segment& segment) {
   switch (segment.kind) {
     case SegmentKind::syn:
       break;
@@ -438,7 +438,7 @@ void Endpoint::receive(Segment segment) {
       take_syn_ack(segment);
       break;
     case SegmentKind::data:
-      take_data(std::move(segment));
+      take_data(segment);
       break;
     case SegmentKind::ack:
       take_ack(segment);
@@ -466,7 +466,7 @@ void Endpoint::take_syn_ack(const Segment& segment) {
   progress();
 }
 
-void Endpoint::take_data(Segment segment) {
+void Endpoint::take_data(const Segment& segment) {
   if (orphan) {
     // Nobody will read it: the sender is told.
     transmit(SegmentKind::reset);

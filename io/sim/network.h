@@ -94,7 +94,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
  public:
   enum class State : std::uint8_t { fresh, listening, connecting, open, broken };
 
-  Endpoint(Network& network, Kernel& kernel, bool v6);
+  Endpoint(Network& network, Kernel& on, bool is_v6);
 
   // What the process asks for.
   [[nodiscard]] std::size_t unread() const noexcept { return input_.size() - input_head_; }
@@ -108,10 +108,10 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
 
   // What the network does.
   void send_syn(bool to_somebody);  // nobody: it fails after a while
-  void refuse(int error);           // a connect that fails
-  void receive(Segment segment);
+  void refuse(int why);             // a connect that fails
+  void receive(const Segment& segment);
   /// The connection ends with this error; what was received can still be read.
-  void fail(int error);
+  void fail(int why);
   /// A reset that comes from nowhere: both ends see it.
   void reset_both();
   /// The machine is gone, and with it this end: nobody is told.
@@ -154,7 +154,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   void arrange_delivery(TimePoint at);
   void answer_syn(const Segment& segment);
   void take_syn_ack(const Segment& segment);
-  void take_data(Segment segment);
+  void take_data(const Segment& segment);
   void take_ack(const Segment& segment);
   void acknowledge();
   [[nodiscard]] std::uint64_t window_edge() const noexcept;

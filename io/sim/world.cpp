@@ -412,7 +412,7 @@ std::size_t Host::unfinished() const noexcept { return impl_->tasks.size(); }
 // ---- the world ----------------------------------------------------------------------------------
 
 World::World(WorldOptions options)
-    : impl_(std::make_unique<Impl>(with_seed_of_environment(std::move(options)))) {}
+    : impl_(std::make_unique<Impl>(with_seed_of_environment(options))) {}
 
 World::~World() noexcept(false) {
   if (impl_->finished) return;
@@ -597,10 +597,11 @@ Exploration explore(const ExploreOptions& options, const std::function<void(Worl
     ++result.runs;
     result.hash = (result.hash ^ hash) * 0x9e3779b97f4a7c15;
     if (shows && (i % 64 == 0 || i + 1 == count)) {
-      std::fprintf(stderr, "\r%.*s: %llu of %llu seeds, %zu failed%s",
-                   static_cast<int>(options.name.size()), options.name.data(),
-                   static_cast<unsigned long long>(i + 1), static_cast<unsigned long long>(count),
-                   result.failures.size(), i + 1 == count ? "\n" : "");
+      const std::string line = "\r" + std::string(options.name) + ": " + std::to_string(i + 1) +
+                               " of " + std::to_string(count) + " seeds, " +
+                               std::to_string(result.failures.size()) + " failed" +
+                               (i + 1 == count ? "\n" : "");
+      std::fputs(line.c_str(), stderr);
     }
   }
   return result;
