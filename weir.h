@@ -8,6 +8,7 @@
 #include <weir/core/on.h>
 #include <weir/core/signal.h>
 #include <weir/core/sleep.h>
+#include <weir/core/version.h>
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/async_generator.h>
 #include <weir/coro/channel.h>

@@ -1,7 +1,6 @@
 include(CMakePackageConfigHelpers)
 
 set(weir_cmake_dir "${CMAKE_INSTALL_LIBDIR}/cmake/weir")
-get_target_property(weir_type weir TYPE)
 
 install(
   TARGETS weir
@@ -44,3 +43,15 @@ else()
 endif()
 configure_file("${PROJECT_SOURCE_DIR}/cmake/weir.pc.in" "${PROJECT_BINARY_DIR}/weir.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/weir.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+
+# `cpack` in the build directory makes libweir-dev_VERSION_ARCH.deb.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME libweir-dev)
+set(CPACK_PACKAGE_CONTACT "The weir authors <weir@localhost>")
+set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "${PROJECT_DESCRIPTION}")
+set(CPACK_PACKAGING_INSTALL_PREFIX "/usr")
+set(CPACK_STRIP_FILES OFF)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "liburing-dev (>= 2.3), libspdlog-dev")
+include(CPack)

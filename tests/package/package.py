@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Installs weir into a prefix of its own, packs it, and builds a program outside of the tree against
+it by each of the ways that users have: find_package, pkg-config, add_subdirectory.
+
+Usage: package.py SOURCE_DIR BUILD_DIR
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SOURCE, BUILD = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
+CONSUMER = SOURCE / "tests" / "package" / "consumer"
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
+
+
+def run(*command, **options):
+    command = [str(word) for word in command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          **options)
+    if done.returncode != 0:
+        sys.exit(f"FAILED: {' '.join(command)}\n{done.stdout}")
+    return done.stdout
+
+
+def check(name, program):
+    if run(program) != "hello\n":
+        sys.exit(f"FAILED: {name}: the program says something else")
+    print(f"passed: {name}")
+
+
+def build_with_cmake(directory, *settings):
+    run("cmake", "-S", CONSUMER, "-B", directory, "-G", "Ninja", *settings)
+    run("cmake", "--build", directory)
+    return directory / "consumer"
+
+
+def main(work):
+    compilers = [compiler for compiler in ("g++", "clang++-19") if shutil.which(compiler)]
+    if len(compilers) == 1:
+        print("skipped: clang++-19 is not here")
+
+    prefix = work / "prefix"
+    run("cmake", "--install", BUILD, "--prefix", prefix)
+    for compiler in compilers:
+        for standard in ("20", "23"):
+            name = f"find_package, {compiler}, C++{standard}"
+            check(name, build_with_cmake(
+                work / f"{compiler}-{standard}", f"-DCMAKE_PREFIX_PATH={prefix}",
+                f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CXX_STANDARD={standard}"))
+
+    pc_files = list(prefix.rglob("weir.pc"))
+    flags = run("pkg-config", "--cflags", "--libs", "weir",
+                env={"PATH": "/usr/bin:/bin", "PKG_CONFIG_PATH": str(pc_files[0].parent)}).split()
+    for compiler in compilers:
+        program = work / f"by-pkg-config-{compiler}"
+        run(compiler, "-std=c++20", *WARNINGS, CONSUMER / "main.cpp", "-o", program, *flags)
+        check(f"pkg-config, {compiler}", program)
+
+    check("add_subdirectory, shared library", build_with_cmake(
+        work / "subdirectory", f"-DWEIR_SOURCE={SOURCE}", "-DBUILD_SHARED_LIBS=ON",
+        "-DCMAKE_CXX_FLAGS=-O0"))
+    library = next((work / "subdirectory").rglob("libweir.so"))
+    foreign = [line for line in run("nm", "-DC", "--defined-only", library).splitlines()
+               if "weir" not in line]
+    if foreign:
+        sys.exit("FAILED: the shared library shows what is not its own:\n" + "\n".join(foreign[:20]))
+    soname = run("readelf", "-d", library)
+    if "libweir.so.0.1" not in soname:
+        sys.exit("FAILED: the shared library has no SONAME with its version")
+    print("passed: symbols and SONAME of the shared library")
+
+    if shutil.which("dpkg-deb") is None:
+        print("skipped: dpkg-deb is not here")
+        return
+    run("cpack", "-B", work / "deb", cwd=BUILD)
+    package = next((work / "deb").glob("libweir-dev_*.deb"))
+    listed = run("dpkg-deb", "--contents", package)
+    for part in ("/usr/include/weir/weir.h", "libweir.a", "weirConfig.cmake", "weir.pc"):
+        if part not in listed:
+            sys.exit(f"FAILED: the Debian package has no {part}")
+    print("passed: the Debian package")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory:
+        main(pathlib.Path(directory))
