@@ -30,6 +30,11 @@ bool listener_is_broken(int error) noexcept {
          error == EFAULT;
 }
 
+/// Of the last looks at a backlog: whether there is no use in another one.
+bool nobody_waits(int error) noexcept {
+  return error == EAGAIN || error == EMFILE || error == ENFILE || listener_is_broken(error);
+}
+
 [[noreturn]] void refuse(int error, const std::string& what, const SocketAddress& address) {
   throw std::system_error(error, std::generic_category(),
                           "weir: " + what + " " + address.to_string());
@@ -127,9 +132,9 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
     }
     // As many as a listener can hold, and no more: new ones may go on coming.
     for (int i = 0; !closed_ && i < options_.backlog; ++i) {
-      Socket socket(loop_.sockets(), loop_.sockets().accept(listener_.fd()));
-      if (!socket) break;
-      sockets.push_back(std::move(socket));
+      const int fd = loop_.sockets().accept(listener_.fd());
+      if (fd < 0 && nobody_waits(-fd)) break;
+      if (fd >= 0) sockets.emplace_back(loop_.sockets(), fd);
     }
   }
 
@@ -285,9 +290,9 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
 
   void release() noexcept {
     for (int i = 0; late_ && i < options_.backlog; ++i) {
-      Socket socket(loop_.sockets(), loop_.sockets().accept(listener_.fd()));
-      if (!socket) break;
-      deliver_late(std::move(socket));
+      const int fd = loop_.sockets().accept(listener_.fd());
+      if (fd < 0 && nobody_waits(-fd)) break;
+      if (fd >= 0) deliver_late(Socket(loop_.sockets(), fd));
     }
     listener_.close();
     spare_.close();

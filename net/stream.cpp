@@ -342,7 +342,8 @@ void Stream::update_receiving() noexcept {
   // Whoever waits for more gets it, whatever the mark says; and a close discards what comes.
   paused_ =
       !closing_ && !reader_waits() && unread_ >= (paused_ ? (input_high_ + 1) / 2 : input_high_);
-  const bool bulk = !closing_ && full_buffers_ >= (bulk_ ? 1 : kFullBuffers);
+  const bool bulk =
+      !closing_ && full_buffers_ >= (bulk_ ? 1 : kFullBuffers) && input_high_ >= kBulkPays;
   if (receive_.in_flight()) {
     const bool right = receive_.kind == OperationKind::poll ? paused_ : !paused_ && bulk == bulk_;
     // A single large receive is not called off: it ends by itself.
@@ -358,7 +359,9 @@ void Stream::update_receiving() noexcept {
     bulk_ = true;
     receive_.kind = OperationKind::receive_into;
     receive_.data = bulk_buffer_->data();
-    receive_.size = bulk_buffer_->capacity();
+    // The mark holds for one large receive as for many small ones.
+    receive_.size =
+        static_cast<std::uint32_t>(std::min<std::size_t>(bulk_buffer_->capacity(), input_high_));
   } else {
     receive_.kind = OperationKind::receive;
   }
