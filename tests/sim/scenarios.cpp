@@ -380,6 +380,7 @@ TEST_CASE("scenario: an interrupted look at the backlog cuts off nobody") {
   sim::ExploreOptions options;
   options.first = kMildSeeds;
   options.count = 50;
+  options.world.faults = sim::Faults::mild();
   options.world.faults.interrupted = 0.3;
   const sim::Exploration found = sim::explore(options, drain_under_load);
   CHECK_MESSAGE(found.failures.empty(), found.text());
