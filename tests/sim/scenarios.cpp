@@ -39,7 +39,7 @@ Task<bool> check_echo(std::uint64_t stream, std::uint64_t total, sim::Random& ra
     sim::Random sizes(seed);
     for (std::uint64_t offset = 0; offset < count;) {
       const std::uint64_t size = std::min(count - offset, 1 + sizes.below(3000));
-      std::string bytes = pattern(number, offset, size);
+      std::string bytes = stream_bytes(number, offset, size);
       if (size % 3 == 0) {
         co_await to.send(std::string_view(bytes));
       } else {
@@ -231,11 +231,11 @@ void drain_under_load(sim::World& world) {
       }
       TcpConnection connection(std::move(socket));
       try {
-        co_await connection.send(pattern(number, 0, 100));
+        co_await connection.send(stream_bytes(number, 0, 100));
         const Chunk answer = co_await timeout(10s, connection.read_exactly(100));
         if (!answer) {
           ++cut_off;
-        } else if (answer.view() != pattern(number, 0, 100)) {
+        } else if (answer.view() != stream_bytes(number, 0, 100)) {
           throw std::logic_error("another answer");
         }
       } catch (const std::system_error&) {
@@ -398,7 +398,7 @@ TEST_CASE("scenario: timeouts that race with data lose none of it") {
           sim::Random random(number);
           for (std::uint64_t offset = 0; offset < 20'000;) {
             const std::uint64_t size = std::min(20'000 - offset, 1 + random.below(200));
-            co_await to.send(pattern(9, offset, size));
+            co_await to.send(stream_bytes(9, offset, size));
             offset += size;
             co_await sleep(std::chrono::microseconds(random.below(2000)));
           }
@@ -502,7 +502,7 @@ TEST_CASE("scenario: readers that are dropped at any moment lose nothing") {
           connection.set_water_marks({.high = 2000, .low = 500});
           const auto write = [](TcpConnection& to) -> Task<> {
             for (std::uint64_t offset = 0; offset < kTotal; offset += 200) {
-              co_await to.send(pattern(3, offset, 200));
+              co_await to.send(stream_bytes(3, offset, 200));
               co_await sleep(500us);
             }
           };
@@ -623,7 +623,7 @@ TEST_CASE("scenario: a reader that stalls holds its sender back, whatever happen
           shared.sent = shared.read = 0;
           to.set_water_marks({.high = kOutput, .low = kOutput / 2});
           for (std::size_t offset = 0; offset < kTotal; offset += 1000) {
-            co_await to.send(pattern(5, offset, 1000));
+            co_await to.send(stream_bytes(5, offset, 1000));
             if (own == shared.connections) shared.sent = offset + 1000;
           }
         };

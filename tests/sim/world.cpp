@@ -193,7 +193,7 @@ TEST_CASE("a simulated partition holds bytes back and loses none") {
     TcpConnection connection = co_await connect("server:7");
     CheckedStream answers(1);
     for (std::uint64_t i = 0; i < 100; ++i) {
-      co_await connection.send(pattern(1, i * 100, 100));
+      co_await connection.send(stream_bytes(1, i * 100, 100));
       const Chunk chunk = co_await connection.read_exactly(100);
       answers.take(chunk.view());
       co_await sleep(100ms);
@@ -244,7 +244,7 @@ TEST_CASE("a simulated sender is held back by a reader that does not read") {
     TcpConnection connection = co_await connect("server:7");
     connection.set_water_marks({.high = 50'000, .low = 10'000});
     for (int i = 0; i < 2000; ++i) {
-      co_await connection.send(pattern(1, count, 1000));
+      co_await connection.send(stream_bytes(1, count, 1000));
       count += 1000;
       most = std::max(most, connection.pending_bytes());
     }
@@ -260,7 +260,7 @@ TEST_CASE("a simulated sender is held back by a reader that does not read") {
   world.run_for(1min);
   CHECK(sent == 2'000'000);
   CHECK(!error);
-  CHECK(got == pattern(1, 0, 2'000'000));
+  CHECK(got == stream_bytes(1, 0, 2'000'000));
   held.clear();
 }
 
@@ -688,7 +688,7 @@ TEST_CASE("a cancel may come too late, and nothing is lost by it") {
     Acceptor acceptor(SocketAddress::parse("0.0.0.0:7"));
     TcpConnection connection(co_await acceptor.accept());
     for (std::uint64_t i = 0; i < 500; ++i) {
-      co_await connection.send(pattern(1, i * 10, 10));
+      co_await connection.send(stream_bytes(1, i * 10, 10));
       co_await sleep(700us);
     }
   };
@@ -724,7 +724,7 @@ TEST_CASE("links have latency and bandwidth") {
     one = of.now() - start;
     start = of.now();
     const auto send = [](TcpConnection& to) -> Task<> {
-      co_await to.send(pattern(1, 0, 1'000'000));
+      co_await to.send(stream_bytes(1, 0, 1'000'000));
     };
     co_await when_all(send(connection), connection.read_exactly(1'000'000));
     many = of.now() - start;

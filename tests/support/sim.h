@@ -26,7 +26,7 @@ inline constexpr std::uint64_t kMildSeeds = 2 * kSeedRange;
 inline constexpr std::uint64_t kHarshSeeds = 3 * kSeedRange;
 
 /// Bytes `offset` to `offset + count` of a numbered stream.
-inline std::string pattern(std::uint64_t stream, std::uint64_t offset, std::size_t count) {
+inline std::string stream_bytes(std::uint64_t stream, std::uint64_t offset, std::size_t count) {
   std::string bytes(count, '\0');
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint64_t at = offset + i;
@@ -44,7 +44,7 @@ class CheckedStream {
       : stream_(stream), world_(world) {}
 
   void take(std::string_view bytes) {
-    if (bytes != pattern(stream_, offset_, bytes.size())) {
+    if (bytes != stream_bytes(stream_, offset_, bytes.size())) {
       const std::string text = "stream " + std::to_string(stream_) + " has other bytes than were " +
                                "sent, from byte " + std::to_string(offset_) + " on";
       if (world_ != nullptr) world_->check(false, text);
