@@ -90,6 +90,13 @@ inline Task<> serve_echo() {
   co_await Event().wait();
 }
 
+/// In one quarter of `explore_all`. Builds that are slow, or look at every access, run fewer.
+#if defined(__OPTIMIZE__) && !defined(WEIR_SANITIZED)
+inline constexpr std::uint64_t kSeedsInQuarter = 50;
+#else
+inline constexpr std::uint64_t kSeedsInQuarter = 5;
+#endif
+
 /// Runs the scenario in 200 worlds: a quarter of them without faults, a quarter with mild ones,
 /// half with harsh ones (WEIR_SIM_SEEDS: that many in each quarter). Reports those that failed.
 inline void explore_all(std::string_view name, const std::function<void(sim::World&)>& scenario) {
@@ -100,7 +107,7 @@ inline void explore_all(std::string_view name, const std::function<void(sim::Wor
     if (only != nullptr && only_seed / kPart != first / kPart) return;
     sim::ExploreOptions options;
     options.first = first;
-    options.count = 50;
+    options.count = kSeedsInQuarter;
     options.world.faults = faults;
     options.name = name;
     const sim::Exploration found = sim::explore(options, [&](sim::World& world) {
