@@ -18,7 +18,7 @@ enum class Level { debug, info, warning, error };
 /// Whether a message of this level would be written; asked before a costly one is put together.
 bool enabled(Level level) noexcept;
 
-/// One line. What comes from a peer must be escaped by the caller (`escaped`).
+/// One line. What comes from a peer must be escaped by the caller.
 void write(Level level, std::string_view message) noexcept;
 
 /// Takes the messages of one thread in place of the logger.

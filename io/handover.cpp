@@ -18,6 +18,8 @@ namespace {
 
 constexpr int kFirst = 3;  // SD_LISTEN_FDS_START
 constexpr int kMost = 256;
+/// In LISTEN_FDNAMES: of sockets that a server of ours bound itself.
+constexpr std::string_view kOwnName = "weir-own";
 
 bool number_of(const char* variable, long& value) {
   const char* text = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe)
@@ -80,8 +82,13 @@ std::vector<int> inherited_descriptors() {
   return descriptors;
 }
 
+bool inherited_files() noexcept {
+  const char* names = std::getenv("LISTEN_FDNAMES");  // NOLINT(concurrency-mt-unsafe)
+  return names != nullptr && std::string_view(names).starts_with(kOwnName);
+}
+
 int start_with_descriptors(const std::vector<std::string>& command,
-                           std::span<const int> descriptors) {
+                           std::span<const int> descriptors, bool with_files) {
   if (command.empty()) throw std::invalid_argument("weir: the command to start is empty");
   if (descriptors.size() > static_cast<std::size_t>(kMost)) {
     throw std::invalid_argument("weir: too many listeners to hand over");
@@ -96,6 +103,11 @@ int start_with_descriptors(const std::vector<std::string>& command,
     }
   }
   environment.push_back("LISTEN_FDS=" + std::to_string(descriptors.size()));
+  if (with_files) {
+    std::string names(kOwnName);
+    for (std::size_t i = 1; i < descriptors.size(); ++i) names += ":" + std::string(kOwnName);
+    environment.push_back("LISTEN_FDNAMES=" + names);
+  }
   constexpr std::string_view kPid = "LISTEN_PID=";
   environment.push_back(std::string(kPid) + std::string(24, '\0'));
   std::vector<char*> argv;

@@ -269,7 +269,7 @@ class TcpConnection {
   }
 
   /// `co_await read_until(delimiter, max)` gives all up to the delimiter and with it, `max` bytes
-  /// at the most; else throws `std::errc::messagesize`, with nothing consumed. The end as with
+  /// at the most; else throws `std::errc::message_size`, with nothing consumed. The end as with
   /// `read_exactly`. Dropping it consumes nothing. Throws `std::invalid_argument` for an empty
   /// delimiter, or one longer than `max`.
   ReadUntilAwaiter read_until(std::string_view delimiter, std::size_t max);

@@ -133,6 +133,7 @@ class TcpServer::Core final : public std::enable_shared_from_this<Core> {
   std::vector<Socket> listeners_;  // until `start`: one, or one for each I/O loop
   SocketAddress address_;
   bool started_ = false;
+  bool owns_file_ = true;  // of a Unix path: to be removed in the end
 
   std::atomic<std::size_t> connections_{0};
   std::atomic<std::size_t> acceptors_{0};   // open
@@ -427,7 +428,10 @@ Socket TcpServer::Core::open_listener(const SocketAddress& address) {
 }
 
 void TcpServer::Core::accept_on(Share& share, Socket listener) {
-  share.loop().call([&] { share.accept_with(Acceptor(share.loop(), std::move(listener))); });
+  share.loop().call([&] {
+    share.accept_with(Acceptor(share.loop(), std::move(listener)));
+    if (!owns_file_) share.keep_path();
+  });
 }
 
 void TcpServer::Core::take_inherited() {
@@ -441,6 +445,7 @@ void TcpServer::Core::take_inherited() {
         bound == wanted || (wanted.is_ip() && wanted.port() == 0 && bound.with_port(0) == wanted);
     if (fits) {
       address_ = bound;
+      owns_file_ = inherited_files();
       listeners_.push_back(std::move(socket));
     } else {
       (void)socket.release();  // another server's
@@ -465,7 +470,7 @@ int TcpServer::Core::hand_over(const std::vector<std::string>& command) {
     share->loop().call([&] { share->list_listener(descriptors); });
   }
   if (descriptors.empty()) throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
-  const int child = start_with_descriptors(command, descriptors);
+  const int child = start_with_descriptors(command, descriptors, owns_file_);
   for (const auto& share : shares_) {
     share->loop().call([&] { share->keep_path(); });
   }

@@ -39,7 +39,8 @@ struct ServerOptions {
   std::size_t max_connections = 0;
   std::size_t max_connections_per_peer = 0;
 
-  /// Ends a connection on which nothing has come or gone for that long; 0: never.
+  /// Ends a connection whose handler has read nothing, and on which nothing has gone out, for that
+  /// long; 0: never.
   std::chrono::milliseconds idle_timeout = {};
 
   /// What `run` grants the handlers after SIGINT or SIGTERM.

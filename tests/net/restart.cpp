@@ -251,6 +251,25 @@ TEST_CASE("a listening socket is inherited as systemd hands it over") {
   CHECK_THROWS_AS(Peer::connect(address), std::system_error);
 }
 
+TEST_CASE("the file of a Unix socket that systemd bound stays when its server ends") {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("weir-systemd-" + std::to_string(::getpid()));
+  const std::string address = "unix:" + path.string();
+  EventLoop loop;
+  const EventLoop::Entered entered(loop);
+  Socket listener = listen(loop.sockets(), SocketAddress::parse(address));
+  Servers servers(
+      {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve \"$1\"", kProgram, address},
+      listener.fd());
+  servers.line("kept");
+  CHECK(servers.ready() == SocketAddress::parse(address));
+  talk(SocketAddress::parse(address));
+  ::kill(servers.current(), SIGTERM);
+  CHECK(servers.wait() == 0);
+  CHECK(std::filesystem::exists(path));
+  std::filesystem::remove(path);
+}
+
 TEST_CASE("with port 0 the inherited listener of that host is used") {
   EventLoop loop;
   const EventLoop::Entered entered(loop);
