@@ -90,8 +90,13 @@ EventLoop::Running::~Running() {
 
 void EventLoop::call(const std::function<void()>& function) {
   if (!runs_elsewhere()) {
-    const Entered entered(*this);
-    function();
+    const bool inside = in_loop_thread();
+    {
+      const Entered entered(*this);
+      function();
+    }
+    // A loop of a simulated machine does run: it has its turn when the caller's is over.
+    if (!inside && engine_->machine() != nullptr) engine_->wake();
     return;
   }
   std::promise<void> done;

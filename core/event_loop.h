@@ -145,6 +145,7 @@ class EventLoop final : public Scheduler {
   /// nested in another loop's wait.
   void turn_once() {
     const Entered entered(*this);
+    (void)mailbox_->take_stop_request();  // there is no `run` to end
     turn();
   }
 

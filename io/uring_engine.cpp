@@ -259,6 +259,14 @@ class UringEngine final : public IoEngine {
   }
 
   void prepare(io_uring_sqe& sqe, Operation& operation) noexcept {
+    // Newer versions of liburing do this in io_uring_get_sqe, older ones in io_uring_prep_*.
+    sqe.flags = 0;
+    sqe.ioprio = 0;
+    sqe.buf_index = 0;
+    sqe.personality = 0;
+    sqe.file_index = 0;
+    sqe.addr3 = 0;
+    sqe.__pad2[0] = 0;
     if (operation.kind == OperationKind::send && operation.size == 1) [[likely]] {
       check_lent(operation.slices->data, operation.slices->size);
       io_uring_prep_send(&sqe, operation.fd, operation.slices->data,

@@ -134,7 +134,7 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
     for (int i = 0; !closed_ && i < options_.backlog; ++i) {
       const int fd = loop_.sockets().accept(listener_.fd());
       if (fd < 0 && nobody_waits(-fd)) break;
-      if (fd >= 0) sockets.emplace_back(loop_.sockets(), fd);
+      if (fd >= 0) sockets.push_back(Socket(loop_.sockets(), fd));
     }
   }
 

@@ -136,7 +136,10 @@ class Stream final : public LoopResource,
   /// Queues a message if that is all there is to do. False if it is not: `try_send` does it then.
   [[gnu::always_inline]] bool try_send_plain(BufferRef& buffer, const std::byte* data,
                                              std::size_t size) {
-    if (!plain_ || pending_ != 0 || !buffer || data == nullptr || size >= high_) return false;
+    // As unsigned numbers: neither nothing at all nor the high mark and above.
+    if (!plain_ || pending_ != 0 || !buffer || data == nullptr || size - 1 >= high_ - 1) {
+      return false;
+    }
     // Nearly always: nothing before it, and no copy to make. What is queued in the same turn of
     // the loop still goes with it: the engine looks at them when it waits. `send_` is as the
     // constructor made it: whatever else it was used for ended the plain days of this stream.

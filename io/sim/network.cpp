@@ -317,7 +317,8 @@ void Endpoint::transmit(SegmentKind kind, std::string bytes) {
   segment.acked = received_;
   segment.edge = window_edge();
   segment.fin_received = fin_received;
-  advertised_ = segment.edge;
+  // The peer takes its word for it from these only.
+  if (kind != SegmentKind::data && kind != SegmentKind::fin) advertised_ = segment.edge;
   // Nothing overtakes what the connection sent before.
   last_arrival_ =
       std::max(last_arrival_, network_.arrival(kernel.host(), remote_host, segment.bytes.size()));

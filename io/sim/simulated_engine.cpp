@@ -204,7 +204,9 @@ std::size_t SimulatedEngine::deliver() {
     const Ended ended = ended_.back();
     ended_.pop_back();
     Operation& operation = *ended.operation;
-    network_.trace(process_.kernel().host(), name_of(operation.kind), operation.fd, ended.result);
+    // A file's descriptor is a real one, and may differ from run to run.
+    const int fd = operation.kind == OperationKind::read_file ? -1 : operation.fd;
+    network_.trace(process_.kernel().host(), name_of(operation.kind), fd, ended.result);
     Buffer* buffer = nullptr;
     if (ended.buffer != kNoBuffer) {
       buffer = &pool_->lend_or_copy(ended.buffer, static_cast<std::size_t>(ended.result));

@@ -1,3 +1,4 @@
+#include <weir/core/assert.h>
 #include <weir/core/log.h>
 #include <weir/coro/frame_allocator.h>
 #include <weir/io/sim/network.h>
@@ -105,6 +106,15 @@ struct Host::Impl final : Machine {
 };
 
 struct World::Impl final : SimulatedEngine::Driver, log::Tap {
+  /// While it lives the messages of the library go into the history of the host that runs.
+  struct Tapped {
+    explicit Tapped(Impl& world) noexcept : before(log::set_thread_tap(&world)) {}
+    Tapped(const Tapped&) = delete;
+    Tapped& operator=(const Tapped&) = delete;
+    ~Tapped() { log::set_thread_tap(before); }
+    log::Tap* before;
+  };
+
   explicit Impl(const WorldOptions& options)
       : network(options), users(network.seed_of(7)), frames(live_frames()) {}
 
@@ -144,9 +154,11 @@ struct World::Impl final : SimulatedEngine::Driver, log::Tap {
   }
 
   bool step() {
-    log::Tap* before = log::set_thread_tap(this);
-    const bool stepped = network.step();
-    log::set_thread_tap(before);
+    bool stepped = false;
+    {
+      const Tapped tapped(*this);
+      stepped = network.step();
+    }
     if (failure) {
       const std::string text = std::exchange(failure, std::nullopt).value();
       throw Failure(text);
@@ -165,13 +177,17 @@ struct World::Impl final : SimulatedEngine::Driver, log::Tap {
       host.end_process(with_machine);
       return;
     }
-    network.schedule(network.now(),
-                     [this, &host, with_machine] { end_process(host, with_machine); });
+    // It does nothing any more, and whoever waits inside of it waits no longer.
+    Process* process = host.process.get();
+    process->die(with_machine);
+    network.schedule(after(network.now(), std::chrono::microseconds(1)),
+                     [this, &host, process, with_machine] {
+                       if (host.process.get() == process) end_process(host, with_machine);
+                     });
   }
 
   [[nodiscard]] std::string report(const std::string& what) const;
 
-  std::vector<std::shared_ptr<void>> kept;  // goes last
   Network network;
   Random users;
   std::int64_t frames;
@@ -186,6 +202,7 @@ struct World::Impl final : SimulatedEngine::Driver, log::Tap {
   Host::Impl* active = nullptr;
   std::optional<std::string> failure;
   bool finished = false;
+  std::vector<std::shared_ptr<void>> kept;  // may refer to all of the above
 };
 
 std::string World::Impl::report(const std::string& what) const {
@@ -240,6 +257,7 @@ void Host::Impl::end_loop(EventLoop& loop) noexcept {
   const auto found = std::find_if(loops.begin(), loops.end(),
                                   [&](const auto& own) { return &own->loop == &loop; });
   if (found == loops.end()) return;
+  WEIR_ASSERT(!(*found)->busy);  // a loop does not end inside of its own turn
   std::unique_ptr<SimulatedLoop> own = std::move(*found);
   loops.erase(found);
   destroy(std::move(own));
@@ -283,7 +301,7 @@ void Host::Impl::boot() {
 
 void Host::Impl::end_process(bool with_machine) {
   Impl* before = std::exchange(world.active, this);
-  log::Tap* tap = log::set_thread_tap(&world);
+  const World::Impl::Tapped tapped(world);
   running = false;
   world.network.trace(index, with_machine ? "crash" : "end of the process", -1, 0);
   process->die(with_machine);
@@ -301,7 +319,6 @@ void Host::Impl::end_process(bool with_machine) {
     world.fail("host " + name + " left descriptors open: " + process->describe_open());
   }
   world.dead.push_back(std::move(process));
-  log::set_thread_tap(tap);
   world.active = before;
 }
 

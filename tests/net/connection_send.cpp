@@ -75,6 +75,20 @@ TEST_CASE("every form of send sends its bytes, in call order") {
   });
 }
 
+TEST_CASE("an empty slice may be sent before the rest, as a parser does") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    peer.send("rest");
+    Chunk received = co_await conn.read_exactly(4);
+    for (int i = 0; i < 3; ++i) {
+      co_await conn.send(received.slice(4, 0));
+      co_await conn.send(received.slice(0, 4));
+    }
+    co_await conn.flush();
+    CHECK(peer.receive_exactly(12) == "restrestrest");
+  });
+}
+
 TEST_CASE("what a view was made of may change as soon as send returns") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair();

@@ -495,6 +495,69 @@ TEST_CASE("a simulated server has loops of its own, and drains upon a signal") {
   }
 }
 
+TEST_CASE("a simulated drain reaches the loops that idle") {
+  for (const bool reuse_port : {false, true}) {
+    sim::World world({.seed = 9});
+    auto& server = world.add_host("10.0.0.1", "server");
+    auto& client = world.add_host("10.0.0.2");
+    bool drained = false;
+    const auto serve = [](bool reuse, bool& done) -> Task<> {
+      ServerOptions options = options_at("0.0.0.0:7");
+      options.threads = 3;
+      options.reuse_port = reuse;
+      TcpServer tcp(EventLoop::current(), options);
+      tcp.start(echo_all);
+      co_await sleep(1s);
+      (void)co_await tcp.drain(100ms);
+      done = true;
+      co_await Event().wait();
+    };
+    server.spawn(serve(reuse_port, drained));
+    const auto hold = []() -> Task<> {
+      TcpConnection connection = co_await connect("server:7");
+      (void)co_await as_tuple(connection.read());
+    };
+    for (int i = 0; i < 4; ++i) client.spawn(hold());
+    world.run_for(10s);
+    CHECK(drained);
+    CHECK(client.unfinished() == 0);
+  }
+}
+
+TEST_CASE("a process may be killed while one of its tasks waits for a loop to end") {
+  sim::World world;
+  auto& host = world.add_host("10.0.0.1", "server");
+  auto& other = world.add_host("10.0.0.2");
+  std::vector<TcpConnection> held;
+  other.spawn(accept_and_hold(held));
+  const auto stop_thread = []() -> Task<> {
+    EventLoopThread thread;
+    const auto open = []() -> Task<> {
+      TcpConnection connection = co_await connect("10.0.0.2:7");
+      co_await connection.send("unread");
+      co_await sleep(1h);
+    };
+    thread.loop().spawn(open());
+    co_await sleep(1s);
+    thread.stop();  // which waits for the peer's end: seconds
+  };
+  host.spawn(stop_thread());
+  world.at(2s, [&] { host.kill(); });
+  world.run_for(1min);
+  CHECK(!host.running());
+  held.clear();
+}
+
+TEST_CASE("stop does not keep a simulated loop awake") {
+  sim::World world;
+  auto& host = world.add_host("10.0.0.1");
+  host.spawn(serve_echo());
+  world.run_for(1s);
+  host.loop().stop();
+  world.run_until_idle();
+  CHECK(world.now() < 2s);
+}
+
 TEST_CASE("channels and on() cross the loops of a simulated host") {
   sim::World world;
   auto& host = world.add_host("10.0.0.1");
