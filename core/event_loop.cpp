@@ -1,6 +1,7 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/log.h>
 
+#include <algorithm>
 #include <exception>
 #include <future>
 #include <stdexcept>
@@ -24,6 +25,14 @@ std::unique_ptr<IoEngine> make_own_engine(const LoopOptions& options) {
 }
 
 }  // namespace
+
+/// The waiting thread's frame has what it refers to, until the promise is kept.
+struct EventLoop::Call {
+  std::uint64_t number;
+  const std::function<void()>& function;
+  std::exception_ptr& failure;
+  std::promise<void> done;
+};
 
 EventLoop::EventLoop(LoopOptions options) : EventLoop(options, make_own_engine(options)) {}
 
@@ -84,12 +93,40 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
 }
 
 EventLoop::Running::~Running() {
-  entered_.reset();
-  loop_.running_.store(false, std::memory_order_release);
+  for (;;) {
+    while (loop_.answer_call()) continue;
+    const std::lock_guard lock(loop_.calls_mutex_);
+    if (!loop_.calls_.empty()) continue;
+    entered_.reset();
+    loop_.running_.store(false, std::memory_order_release);
+    return;
+  }
+}
+
+bool EventLoop::answer_call(std::uint64_t number) {
+  std::unique_ptr<Call> call;
+  {
+    const std::lock_guard lock(calls_mutex_);
+    const auto found = std::find_if(calls_.begin(), calls_.end(), [number](const auto& waiting) {
+      return number == 0 || waiting->number == number;
+    });
+    if (found == calls_.end()) return false;
+    call = std::move(*found);
+    calls_.erase(found);
+  }
+  try {
+    call->function();
+  } catch (...) {
+    call->failure = std::current_exception();
+  }
+  call->done.set_value();
+  return true;
 }
 
 void EventLoop::call(const std::function<void()>& function) {
+  std::unique_lock lock(calls_mutex_);
   if (!runs_elsewhere()) {
+    lock.unlock();
     const bool inside = in_loop_thread();
     {
       const Entered entered(*this);
@@ -99,20 +136,14 @@ void EventLoop::call(const std::function<void()>& function) {
     if (!inside && engine_->machine() != nullptr) engine_->wake();
     return;
   }
-  std::promise<void> done;
-  std::future<void> result = done.get_future();
   // Beside the promise, so that the other thread has let go of the exception when we look at it.
   std::exception_ptr failure;
-  // Owned by the closure alone: if the loop ends before it, the promise breaks and tells us.
-  post_function([&function, &failure, done = std::move(done)]() mutable {
-    try {
-      function();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    done.set_value();
-  });
-  result.get();
+  const std::uint64_t number = ++last_call_;
+  calls_.push_back(std::make_unique<Call>(Call{number, function, failure, {}}));
+  std::future<void> answered = calls_.back()->done.get_future();
+  post_function([this, number] { answer_call(number); });
+  lock.unlock();  // from here on the loop may be gone
+  answered.get();
   if (failure != nullptr) std::rethrow_exception(std::move(failure));
 }
 

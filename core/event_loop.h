@@ -10,13 +10,16 @@
 #include <weir/coro/task_group.h>
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 namespace weir {
 
@@ -138,7 +141,8 @@ class EventLoop final : public Scheduler {
   };
 
   /// Calls the function on the loop's thread and returns when it is done: at once if that is this
-  /// one, or if the loop does not run; else it waits. Rethrows what the function threw.
+  /// one, or if the loop does not run; else it waits. A run that ends meanwhile answers before.
+  /// Rethrows what the function threw.
   void call(const std::function<void()>& function);
 
   /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
@@ -174,6 +178,10 @@ class EventLoop final : public Scheduler {
     EventLoop& loop_;
     std::optional<Entered> entered_;
   };
+
+  struct Call;  // what another thread waits for in `call`
+  /// Answers this one, unless it has been, or the oldest. False if there is none.
+  bool answer_call(std::uint64_t number = 0);
 
   template <class T>
   static Task<> complete(Task<T> task, detail::Result<T>& result, bool& done) {
@@ -219,7 +227,10 @@ class EventLoop final : public Scheduler {
   TimePoint now_;
   bool now_known_ = false;
   bool ending_ = false;
-  std::atomic<bool> running_{false};
+  std::atomic<bool> running_{false};  // ends with `calls_mutex_` held
+  std::mutex calls_mutex_;
+  std::vector<std::unique_ptr<Call>> calls_;
+  std::uint64_t last_call_ = 0;
   TimerWheel timers_;
   List<TurnEnd, TurnEnd> turn_end_;
   List<LoopResource> resources_;

@@ -482,6 +482,22 @@ TEST_CASE("call runs a function on the loop's thread and gives its exception") {
   runner.join();
 }
 
+TEST_CASE("a call that races the end of a run is answered, by the run or after it") {
+  constexpr int kCalls = 20;
+  for (int round = 0; round < 200; ++round) {
+    EventLoop loop;
+    int calls = 0;  // of one thread after the other
+    std::thread runner([&] { loop.run(); });
+    std::thread caller([&] {
+      for (int i = 0; i < kCalls; ++i) loop.call([&] { ++calls; });
+    });
+    loop.stop();
+    runner.join();
+    caller.join();
+    CHECK(calls == kCalls);
+  }
+}
+
 TEST_CASE("metrics count what the loop did") {
   EventLoop loop;
   const auto body = [&]() -> Task<> {
