@@ -55,6 +55,17 @@ class Sender {
   /// Dropping it while it waits sends nothing.
   SendAwaiter send(std::string message) const { return SendAwaiter(core_, std::move(message)); }
 
+  /// Ends the connection as `TcpConnection::close` does, behind what this thread has sent; or as
+  /// `TcpConnection::force_close`, for a peer that does not read. They return at once; whoever
+  /// waits on the connection resumes with `std::errc::operation_canceled` on its loop. Nothing
+  /// happens if no sender is open any more.
+  void close() const {
+    if (core_ != nullptr) core_->end(false);
+  }
+  void force_close() const {
+    if (core_ != nullptr) core_->end(true);
+  }
+
   /// False once the connection is closed or breaks.
   [[nodiscard]] bool open() const { return core_ != nullptr && core_->open(); }
 

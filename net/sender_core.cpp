@@ -53,6 +53,19 @@ bool SenderCore::open() const {
   return stream_ != nullptr;
 }
 
+void SenderCore::end(bool now) {
+  auto work = [core = shared_from_this(), now] {
+    Stream* stream = nullptr;
+    {
+      const std::lock_guard lock(core->mutex_);
+      stream = core->stream_;
+    }
+    if (stream == nullptr) return;
+    now ? stream->force_close() : stream->close_and_conclude();
+  };
+  mailbox_->push(std::make_unique<PostedFunction<decltype(work)>>(std::move(work)));
+}
+
 void SenderCore::set_marks(std::size_t high, std::size_t low) {
   const std::lock_guard lock(mutex_);
   high_ = high;

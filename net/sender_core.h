@@ -36,6 +36,8 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   bool send_or_wait(Node& node, std::coroutine_handle<> handle);
   void forget(Node& node);
   [[nodiscard]] bool open() const;
+  /// Has the stream closed, or broken off.
+  void end(bool now);
 
   // Stream's thread.
   void set_marks(std::size_t high, std::size_t low);

@@ -312,6 +312,56 @@ TEST_CASE("a send from another loop that is dropped while it waits sends nothing
   });
 }
 
+TEST_CASE("a sender closes its connection behind what it has sent") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const Sender sender = conn.sender();
+    CHECK(sender.try_send("one "));
+    CHECK(sender.try_send("two"));
+    sender.close();
+    auto [error, chunk] = co_await as_tuple(conn.read());
+    CHECK(error == std::errc::operation_canceled);
+    CHECK_FALSE(sender.open());
+    CHECK_FALSE(sender.try_send("three"));
+    sender.close();  // once more is nothing
+    sender.force_close();
+    const auto receive = [peer = &peer] { return peer->receive_all(); };
+    const std::string got = co_await in_thread(receive);
+    CHECK(got == "one two");
+    Sender().close();
+    Sender().force_close();
+  });
+}
+
+TEST_CASE("a sender breaks its connection off, whoever waits on it") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair(marks(64 << 10, 16 << 10), kSmall);
+    const Sender sender = conn.sender();
+    co_await conn.send(pattern(60 << 10));
+    TaskGroup group;
+    int ended = 0;
+    const auto send = [&]() -> Task<> {
+      auto [error, none] = co_await as_tuple(conn.send(pattern(1 << 20)));
+      CHECK(error == std::errc::operation_canceled);
+      ++ended;
+    };
+    const auto read = [&]() -> Task<> {
+      auto [error, none] = co_await as_tuple(conn.read());
+      CHECK(error == std::errc::operation_canceled);
+      ++ended;
+    };
+    group.spawn(send());
+    group.spawn(read());
+    std::jthread([sender] { sender.force_close(); }).join();
+    co_await group.join();
+    CHECK(ended == 2);
+    CHECK_FALSE(sender.open());
+    const auto receive = [peer = &peer] { return peer->wait_for_end(); };
+    const int error = co_await in_thread(receive);
+    CHECK(error == ECONNRESET);
+  });
+}
+
 TEST_CASE("a sender outlives its connection and its loop") {
   for_each_engine([](Engine engine) {
     Sender sender;
