@@ -9,16 +9,17 @@ class Event {
  public:
   class WaitAwaiter {
    public:
-    explicit WaitAwaiter(Event& event) noexcept : event_(event) {}
-    [[nodiscard]] bool await_ready() const noexcept { return event_.set_; }
+    /// Without an event it waits until it is dropped.
+    explicit WaitAwaiter(Event* event) noexcept : event_(event) {}
+    [[nodiscard]] bool await_ready() const noexcept { return event_ != nullptr && event_->set_; }
     void await_suspend(std::coroutine_handle<> handle) noexcept {
       waiter_.suspend(handle);
-      event_.waiting_.push_back(waiter_);
+      if (event_ != nullptr) event_->waiting_.push_back(waiter_);
     }
     void await_resume() const noexcept {}
 
    private:
-    Event& event_;
+    Event* event_;
     Waiter waiter_;
   };
 
@@ -33,7 +34,7 @@ class Event {
 
   /// `co_await wait()` resumes once the event is set, even if it was reset since. Dropping it
   /// leaves the others alone. The event must outlive the wait.
-  [[nodiscard("co_await it")]] WaitAwaiter wait() noexcept { return WaitAwaiter(*this); }
+  [[nodiscard("co_await it")]] WaitAwaiter wait() noexcept { return WaitAwaiter(this); }
 
  private:
   List<Waiter> waiting_;

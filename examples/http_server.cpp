@@ -35,12 +35,23 @@ Task<bool> send_response(TcpConnection& conn, http::Response response) {
   co_return !failed;
 }
 
+/// What comes next, nothing at the end: the client's, or the server's between two requests.
+Task<Chunk> next_bytes(TcpConnection& conn, bool between_requests) {
+  if (!between_requests) {
+    Chunk data = co_await conn.read();
+    co_return data;
+  }
+  auto first = co_await when_any(conn.read(), conn.draining());
+  co_return first.index() == 0 ? std::get<0>(std::move(first)) : Chunk();
+}
+
 Task<> serve_client(TcpConnection conn, const http::Site& site, Settings settings) {
   EventLoop& loop = EventLoop::current();
   http::RequestParser parser(settings.limits);
   TimePoint deadline = loop.now() + settings.idle_timeout;
   for (;;) {
-    auto [error, data] = co_await as_tuple(timeout(deadline - loop.now(), conn.read()));
+    auto [error, data] =
+        co_await as_tuple(timeout(deadline - loop.now(), next_bytes(conn, !parser.midway())));
     if (error == std::errc::timed_out && parser.midway()) {
       http::Response response = http::Site::refuse(408);
       (void)co_await send_response(conn, std::move(response));
@@ -57,7 +68,9 @@ Task<> serve_client(TcpConnection conn, const http::Site& site, Settings setting
         co_return;
       }
       if (!parser.whole()) continue;
-      http::Response response = site.respond(parser.request());
+      http::Request request = parser.request();
+      if (conn.is_draining()) request.keep_alive = false;
+      http::Response response = site.respond(request);
       const bool keep_alive = response.keep_alive;
       const bool sent = co_await send_response(conn, std::move(response));
       if (!sent || !keep_alive) co_return;

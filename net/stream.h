@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/core/event_loop.h>
+#include <weir/coro/event.h>
 #include <weir/net/chunk.h>
 #include <weir/net/connection_options.h>
 #include <weir/net/segment_queue.h>
@@ -27,6 +28,8 @@ class StreamOwner {
   /// Called once, when the descriptor has been closed.
   virtual void stream_closed(Stream& stream) noexcept = 0;
   [[nodiscard]] virtual std::string_view owner_name() const noexcept = 0;
+  /// Set once it lets its streams end and takes no new ones.
+  [[nodiscard]] virtual Event& draining() noexcept = 0;
 
  protected:
   ~StreamOwner() = default;
@@ -171,6 +174,10 @@ class Stream final : public LoopResource,
   void force_close() noexcept;
   /// Ends the connection for its user, who is told the error.
   void cut(int error, bool with_reset) noexcept;
+  /// The owner's; nullptr without an owner.
+  [[nodiscard]] Event* draining() const noexcept {
+    return owner_ == nullptr ? nullptr : &owner_->draining();
+  }
   /// The owner goes before the stream.
   void forget_owner() noexcept { owner_ = nullptr; }
   /// The user's handle is gone.

@@ -339,6 +339,18 @@ class TcpConnection {
     stream().on_high_water(std::move(function));
   }
 
+  /// `co_await draining()` resumes once the connection's server drains (`TcpServer::drain`, or
+  /// SIGTERM in `TcpServer::run`), at once if it does by now: whoever waits for a next request ends
+  /// then, as in `when_any(conn.read(), conn.draining())`, instead of being cut off at the drain's
+  /// limit. Without a server it never resumes. Dropping it changes nothing.
+  [[nodiscard("co_await it")]] Event::WaitAwaiter draining() const noexcept {
+    return Event::WaitAwaiter(stream_ == nullptr ? nullptr : stream_->draining());
+  }
+  [[nodiscard]] bool is_draining() const noexcept {
+    const Event* event = stream_ == nullptr ? nullptr : stream_->draining();
+    return event != nullptr && event->is_set();
+  }
+
   /// Unique within its server, from 1 on; 0 for a connection without one.
   [[nodiscard]] std::uint64_t id() const noexcept { return stream_ == nullptr ? 0 : stream_->id(); }
   /// Server's name, peer and sequence number: "echo-127.0.0.1:53124#17".

@@ -175,11 +175,11 @@ class TcpServer::Core::Share final : public StreamOwner,
   }
 
   void accept_with(Acceptor acceptor) {
-    acceptor_.emplace(std::move(acceptor));
-    acceptor_->count_shed_in(core_.shed_);
+    acceptor.count_shed_in(core_.shed_);
+    acceptors_.push_back(std::move(acceptor));
     accepting_ = true;
     ++core_.acceptors_;
-    tasks_->spawn(accept_all(shared_from_this()));
+    tasks_->spawn(accept_all(shared_from_this(), acceptors_.size() - 1));
   }
 
   /// Takes over a connection, if the limits admit it.
@@ -212,27 +212,33 @@ class TcpServer::Core::Share final : public StreamOwner,
   }
 
   void list_listener(std::vector<int>& descriptors) const {
-    if (accepting_) descriptors.push_back(acceptor_->fd());
+    if (!accepting_) return;
+    for (const Acceptor& acceptor : acceptors_) descriptors.push_back(acceptor.fd());
   }
   void keep_path() {
-    if (acceptor_) acceptor_->keep_path();
+    for (Acceptor& acceptor : acceptors_) acceptor.keep_path();
   }
 
   /// Whoever the kernel has accepted already, or accepts before it lets go, is served.
-  void stop_accepting() {
-    if (!acceptor_ || !std::exchange(accepting_, false)) return;
-    acceptor_->drain([self = shared_from_this()](Socket socket) {
-      self->loop_.post([self, socket = std::move(socket)]() mutable {
-        if (!self->closed_) self->take_late(std::move(socket));
+  void begin_drain() {
+    draining_.set();
+    if (!std::exchange(accepting_, false)) return;
+    for (Acceptor& acceptor : acceptors_) {
+      acceptor.drain([self = shared_from_this()](Socket socket) {
+        self->loop_.post([self, socket = std::move(socket)]() mutable {
+          if (!self->closed_) self->take_late(std::move(socket));
+        });
       });
-    });
+    }
   }
 
   void refuse_all() noexcept {
     refusing_ = true;
-    if (!acceptor_) return;
-    acceptor_->close();
-    if (std::exchange(accepting_, false)) core_.acceptor_ended();
+    const bool accepting = std::exchange(accepting_, false);
+    for (Acceptor& acceptor : acceptors_) {
+      acceptor.close();
+      if (accepting) core_.acceptor_ended();
+    }
   }
 
   void cut_all() noexcept {
@@ -256,7 +262,7 @@ class TcpServer::Core::Share final : public StreamOwner,
     unlink();
     closed_ = true;
     tasks_.reset();
-    acceptor_.reset();
+    acceptors_.clear();
     // What a handler sent before it ended still goes out: the loop sees to that.
     List<Stream, StreamOwner> leaving;
     for (Stream* stream = streams_.front(); stream != nullptr;) {
@@ -340,10 +346,10 @@ class TcpServer::Core::Share final : public StreamOwner,
   [[nodiscard]] std::string_view owner_name() const noexcept override {
     return core_.options_.name;
   }
+  [[nodiscard]] Event& draining() noexcept override { return draining_; }
 
   [[nodiscard]] EventLoop& loop() const noexcept { return loop_; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
-  [[nodiscard]] const SocketAddress& address() const { return acceptor_->address(); }
 
  private:
   class Handlers final : public TaskGroup {
@@ -360,9 +366,9 @@ class TcpServer::Core::Share final : public StreamOwner,
   };
 
   /// A handler that runs at once may end the acceptor, or the server.
-  Task<> accept_all(std::shared_ptr<Share> self) {
-    while (self->acceptor_) {
-      auto [error, socket] = co_await as_tuple(acceptor_->accept());
+  Task<> accept_all(std::shared_ptr<Share> self, std::size_t index) {
+    while (index < self->acceptors_.size()) {
+      auto [error, socket] = co_await as_tuple(acceptors_[index].accept());
       if (error == std::errc::operation_canceled) co_return;
       if (error) throw std::system_error(error, "weir: " + core_.options_.name + " cannot accept");
       core_.hand_out(std::move(socket));
@@ -404,7 +410,8 @@ class TcpServer::Core::Share final : public StreamOwner,
   List<Stream, StreamOwner> streams_;
   std::optional<Handlers> handlers_;
   std::optional<TaskGroup> tasks_;
-  std::optional<Acceptor> acceptor_;
+  std::vector<Acceptor> acceptors_;
+  Event draining_;
   bool accepting_ = false;
   bool refusing_ = false;
   bool closed_ = false;
@@ -435,9 +442,7 @@ void TcpServer::Core::accept_on(Share& share, Socket listener) {
 }
 
 void TcpServer::Core::take_inherited() {
-  const std::size_t most = options_.reuse_port ? options_.threads : 1;
   for (const int fd : inherited_descriptors()) {
-    if (listeners_.size() == most) return;
     Socket socket(base_->sockets(), fd);
     const SocketAddress bound = socket.local_address();
     const SocketAddress& wanted = listeners_.empty() ? options_.address : address_;
@@ -491,10 +496,11 @@ void TcpServer::Core::start(Handler handler) {
     for (EventLoop* loop : pool_->loops()) add_share(*loop);
   }
   // With one loop that does everything, or to accept for the others.
-  if (listeners_.size() == 1) add_share(*base_);
-  const std::size_t first = listeners_.size() == 1 ? shares_.size() - 1 : 0;
-  for (std::size_t i = 0; i < listeners_.size(); ++i) {
-    accept_on(*shares_[first + i], std::move(listeners_[i]));
+  const bool base_accepts = options_.threads == 1 || !options_.reuse_port;
+  if (base_accepts) add_share(*base_);
+  const std::size_t first = base_accepts ? shares_.size() - 1 : 0;
+  for (std::size_t i = 0; i < listeners_.size(); ++i) {  // a predecessor may have had more loops
+    accept_on(*shares_[first + i % (shares_.size() - first)], std::move(listeners_[i]));
   }
   listeners_.clear();
 }
@@ -585,7 +591,7 @@ Task<DrainReport> TcpServer::Core::drain(std::shared_ptr<Core> self,
   draining_ = true;
   at_end_.reset();
   const Shares all = shares();
-  for (const auto& share : all) share->loop().call([&] { share->stop_accepting(); });
+  for (const auto& share : all) share->loop().call([&] { share->begin_drain(); });
   if (!at_end()) {
     const auto ended = co_await as_tuple(timeout(limit, at_end_.wait()));
     if (ended.error) report.forced = handlers_;
@@ -646,12 +652,7 @@ void TcpServer::Core::stop() {
 void TcpServer::Core::tear_down() {
   const Shares all = shares();
   for (const auto& share : all) {
-    if (share->gone()) continue;
-    try {
-      share->loop().call([&] { share->tear_down(); });
-    } catch (const std::future_error&) {
-      // The loop ended just now, and the share with it.
-    }
+    if (!share->gone()) share->loop().call([&] { share->tear_down(); });
   }
   if (pool_ != nullptr) pool_->stop();
   const std::lock_guard lock(shares_mutex_);

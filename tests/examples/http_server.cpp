@@ -354,6 +354,24 @@ TEST_CASE("SIGTERM lets a transfer come to its end") {
   CHECK(site.server.wait() == 0);
 }
 
+TEST_CASE("SIGTERM ends a connection between two requests, and after the one that is under way") {
+  if (!built()) return;
+  Site site;
+  Peer idle = site.server.connect();
+  idle.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(receive_answer(idle).status == 200);
+  Peer midway = site.server.connect();
+  midway.send("GET /hello HTTP/1.1\r\nHo");
+  CHECK(get(site, "/hello").status == 200);  // by now the server has that half
+  CHECK(site.server.begin_end());
+  CHECK(idle.receive_all().empty());
+  midway.send("st: x\r\n\r\n");
+  const std::string answer = midway.receive_all();
+  CHECK(answer.starts_with("HTTP/1.1 200 OK"));
+  CHECK(answer.find("Connection: close") != std::string::npos);
+  CHECK(site.server.wait() == 0);
+}
+
 TEST_CASE("clients that ask for everything and read nothing cost little, and vanish without harm") {
   if (!built()) return;
   Site site;

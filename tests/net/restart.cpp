@@ -35,8 +35,8 @@ const std::string kProgram = std::string(WEIR_TEST_PROGRAMS_DIR) + "/restart_ser
 /// predecessor ends before it, so it comes to us (PR_SET_CHILD_SUBREAPER).
 class Servers {
  public:
-  /// `listener`, if there is one, becomes descriptor 3.
-  explicit Servers(std::vector<std::string> command, int listener = -1) {
+  /// The listeners become descriptors 3, 4 …
+  explicit Servers(std::vector<std::string> command, const std::vector<int>& listeners = {}) {
     ::prctl(PR_SET_CHILD_SUBREAPER, 1);
     int pipe[2];
     if (::pipe2(pipe, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
@@ -44,7 +44,12 @@ class Servers {
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
-    if (listener >= 0) ::posix_spawn_file_actions_adddup2(&actions, listener, 3);
+    std::vector<Peer> high;  // above the places that they go to
+    int place = 3;
+    for (const int listener : listeners) {
+      high.emplace_back(::fcntl(listener, F_DUPFD_CLOEXEC, 100));
+      ::posix_spawn_file_actions_adddup2(&actions, high.back().fd(), place++);
+    }
     std::vector<char*> argv;
     for (std::string& text : command) argv.push_back(text.data());
     argv.push_back(nullptr);
@@ -239,7 +244,7 @@ TEST_CASE("a listening socket is inherited as systemd hands it over") {
   early.send("early");
   Servers servers({"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve \"$1\"", kProgram,
                    address.to_string()},
-                  listener.fd());
+                  {listener.fd()});
   listener.close();
   servers.line("kept");
   CHECK(servers.ready() == address);
@@ -251,6 +256,34 @@ TEST_CASE("a listening socket is inherited as systemd hands it over") {
   CHECK_THROWS_AS(Peer::connect(address), std::system_error);
 }
 
+TEST_CASE("every inherited listener of the address is served, however few loops there are") {
+  for (const char* shape : {"", "2", "2 reuse_port"}) {
+    CAPTURE(shape);
+    EventLoop loop;
+    const EventLoop::Entered entered(loop);
+    AcceptorOptions options;
+    options.reuse_port = true;
+    std::vector<Socket> listeners;
+    std::vector<int> descriptors;
+    SocketAddress address = loopback();
+    for (int i = 0; i < 3; ++i) {
+      listeners.push_back(listen(loop.sockets(), address, options));
+      descriptors.push_back(listeners.back().fd());
+      address = listeners.front().local_address();
+    }
+    Servers servers({"/bin/sh", "-c",
+                     "LISTEN_PID=$$ LISTEN_FDS=3 exec \"$0\" serve \"$1\" " + std::string(shape),
+                     kProgram, address.to_string()},
+                    descriptors);
+    listeners.clear();
+    CHECK(servers.ready() == address);
+    for (int i = 0; i < 50; ++i) talk(address);  // the kernel spreads them over all three
+    ::kill(servers.current(), SIGTERM);
+    CHECK(servers.line("drained").ends_with(" 0"));
+    CHECK(servers.wait() == 0);
+  }
+}
+
 TEST_CASE("the file of a Unix socket that systemd bound stays when its server ends") {
   const auto path =
       std::filesystem::temp_directory_path() / ("weir-systemd-" + std::to_string(::getpid()));
@@ -260,7 +293,7 @@ TEST_CASE("the file of a Unix socket that systemd bound stays when its server en
   Socket listener = listen(loop.sockets(), SocketAddress::parse(address));
   Servers servers(
       {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve \"$1\"", kProgram, address},
-      listener.fd());
+      {listener.fd()});
   servers.line("kept");
   CHECK(servers.ready() == SocketAddress::parse(address));
   talk(SocketAddress::parse(address));
@@ -277,7 +310,7 @@ TEST_CASE("with port 0 the inherited listener of that host is used") {
   const SocketAddress address = listener.local_address();
   Servers servers(
       {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
-      listener.fd());
+      {listener.fd()});
   listener.close();
   CHECK(servers.ready() == address);
 }
@@ -289,7 +322,7 @@ TEST_CASE("what is not for this process, or no listener, is not inherited") {
   {
     Servers servers(
         {"/bin/sh", "-c", "LISTEN_PID=1 LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
-        listener.fd());
+        {listener.fd()});
     CHECK(servers.ready() != listener.local_address());
   }
   // A connection, by its own address indistinguishable from its listener.
@@ -298,7 +331,7 @@ TEST_CASE("what is not for this process, or no listener, is not inherited") {
   const Peer connection(accepted);
   Servers servers(
       {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve 127.0.0.1:0", kProgram},
-      accepted);
+      {accepted});
   CHECK(servers.ready() != listener.local_address());
 }
 

@@ -77,6 +77,62 @@ TEST_CASE("a drain cuts off at its deadline who has not finished, and counts the
   });
 }
 
+TEST_CASE("a handler that waits for a request or a drain ends when the drain begins") {
+  on_each_engine([]() -> Task<> {
+    struct Shape {
+      std::size_t threads;
+      bool reuse_port;
+    };
+    for (const Shape shape : {Shape{1, false}, Shape{2, false}, Shape{2, true}}) {
+      CAPTURE(shape.threads);
+      TcpServer server(EventLoop::current(), options_with(shape.threads, shape.reuse_port));
+      server.start([](TcpConnection conn) -> Task<> {
+        while (!conn.is_draining()) {
+          auto next = co_await when_any(conn.read_until("\n", 100), conn.draining());
+          if (Chunk* line = std::get_if<0>(&next); line != nullptr && *line) {
+            co_await conn.send(std::move(*line));
+          } else {
+            co_await conn.send("bye\n");
+            co_return;
+          }
+        }
+      });
+      constexpr int kPeers = 6;
+      std::vector<Peer> peers;
+      for (int i = 0; i < kPeers; ++i) peers.push_back(Peer::connect(server.address()));
+      for (Peer& peer : peers) {
+        const auto talk = [&peer] { return echoes(peer, "hello\n"); };
+        const bool right = co_await in_thread(talk);
+        CHECK(right);
+      }
+      const DrainReport report = co_await server.drain(20s);
+      CHECK(report.finished == kPeers);
+      CHECK(report.forced == 0);
+      for (Peer& peer : peers) {
+        const auto rest = [&peer] { return peer.receive_all(); };
+        const std::string farewell = co_await in_thread(rest);
+        CHECK(farewell == "bye\n");
+      }
+    }
+  });
+}
+
+TEST_CASE("a connection without a server never drains, and a wait for that can be dropped") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    CHECK_FALSE(conn.is_draining());
+    auto [error, none] = co_await as_tuple(timeout(1ms, conn.draining()));
+    CHECK(error == std::errc::timed_out);
+    peer.send("x");
+    const auto first = co_await when_any(conn.draining(), conn.read());
+    CHECK(first.index() == 1);
+    const TcpConnection nowhere;
+    CHECK_FALSE(nowhere.is_draining());
+    auto [again, nothing] = co_await as_tuple(timeout(1ms, nowhere.draining()));
+    CHECK(again == std::errc::timed_out);
+  });
+}
+
 TEST_CASE("a drain of an idle server ends at once, and again") {
   on_each_engine([]() -> Task<> {
     TcpServer server(EventLoop::current(), options_with(1));
