@@ -255,6 +255,68 @@ void drain_under_load(sim::World& world) {
   if (!is_harsh(world)) world.check(broken == 0, "nobody was cut off");
 }
 
+/// Clients that ask now and then over connections that they keep.
+void drain_of_kept_connections(sim::World& world) {
+  auto& server = world.add_host("10.0.0.1", "server");
+  auto& took = world.make<std::vector<std::chrono::nanoseconds>>();
+  const bool more_loops = world.random() % 2 == 0;
+  const auto serve = [](sim::World& of, bool several,
+                        std::vector<std::chrono::nanoseconds>& time) -> Task<> {
+    ServerOptions options = options_at("0.0.0.0:7");
+    options.threads = several ? 3 : 1;
+    TcpServer tcp(EventLoop::current(), options);
+    const auto answer = [](TcpConnection connection) -> Task<> {
+      while (!connection.is_draining()) {
+        auto next = co_await when_any(connection.read_until("\n", 100), connection.draining());
+        Chunk* question = std::get_if<0>(&next);
+        if (question == nullptr || !*question) break;
+        co_await connection.send(std::move(*question));
+      }
+      co_await connection.send("bye\n");
+    };
+    co_await start_server(tcp, answer);
+    (void)co_await signal(SIGTERM, SIGINT);
+    const auto start = of.now();
+    (void)co_await tcp.drain(30s);
+    time.push_back(of.now() - start);
+  };
+  server.spawn(serve(world, more_loops, took), "server");
+  auto& connected = world.make<int>(0);
+  auto& farewells = world.make<int>(0);
+  const auto ask = [](std::uint64_t number, int& connections, int& said) -> Task<> {
+    sim::Random random(number);
+    TcpConnection connection(co_await Connector(SocketAddress::parse("10.0.0.1:7")).connect());
+    ++connections;
+    for (;;) {
+      const bool asks = random.below(3) > 0;
+      if (asks) co_await connection.send("question\n");
+      const Chunk line = co_await timeout(asks ? 20s : 1h, connection.read_until("\n", 100));
+      if (!line) throw std::system_error(std::make_error_code(std::errc::connection_aborted));
+      if (line.view() == "bye\n") {
+        ++said;
+        co_return;
+      }
+      if (line.view() != "question\n") throw std::logic_error("another answer");
+      co_await sleep(std::chrono::milliseconds(random.below(200)));
+    }
+  };
+  const auto tolerate = [](sim::World& of, Task<> task) -> Task<> {
+    auto [error, none] = co_await as_tuple(std::move(task));
+    of.check(!error || is_harsh(of), "nobody was cut off");
+  };
+  for (int i = 0; i < 8; ++i) {
+    auto& client = world.add_host("10.0.1." + std::to_string(i + 1));
+    client.spawn(tolerate(world, ask(world.random(), connected, farewells)), "client");
+  }
+  world.run_for(std::chrono::milliseconds(2000 + world.random() % 500));
+  server.raise(SIGTERM);
+  world.check(world.run_until([&] { return !took.empty(); }, 1min), "the drain ends");
+  world.check(took.front() <= (is_harsh(world) ? 30s + 100ms : 5s),
+              "a drain need not wait for clients that ask nothing");
+  world.run_for(2h);
+  if (!is_harsh(world)) world.check(farewells == connected, "everybody heard the farewell");
+}
+
 }  // namespace
 
 TEST_CASE("scenario: an echo server gives every byte back, once and in order") {
@@ -370,6 +432,10 @@ TEST_CASE("scenario: clients come back after each crash of their server, spread 
       }
     }
   });
+}
+
+TEST_CASE("scenario: a drain ends the connections that clients keep, with a farewell") {
+  explore_all("drain-kept", drain_of_kept_connections);
 }
 
 TEST_CASE("scenario: a drain under load ends in time, and cuts off nobody who is quick") {
