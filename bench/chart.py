@@ -7,6 +7,7 @@ import pathlib
 import sys
 
 COLOURS = (("weir", "#1b6ca8"), ("reference", "#7a7a7a"), ("", "#d9a441"))
+RATIOS = ("64x64", "1000x64", "64x64x16", "16KiB", "1MiB", "churn")
 LATENCIES = ("64x64", "paced", "slow-mix")
 FOOTPRINT = (("instructions_per_request", "user-space instructions per request"),
              ("syscalls_per_request", "system calls per request"),
@@ -50,6 +51,25 @@ def draw_cpu(pyplot, record):
              {name: found["cpu_us_per_request"] for name, found in shown.items()},
              {name: (min(cost), max(cost)) for name, cost in costs.items()})
     return figure, "What a request costs the server (median, least and most of the rounds)"
+
+
+def draw_ratio(pyplot, record):
+    found = {name: record["summary"][name] for name in RATIOS
+             if len(record["summary"].get(name, ())) > 1}
+    if not found:
+        return None
+    figure, grid = panels(pyplot, len(found))
+    for axes, (workload, figures) in zip(grid, found.items()):
+        base = record["workloads"][workload]["base"]
+        ratios = {name: one.get("ratio", 1.0) for name, one in figures.items() if name != "A/A"}
+        bars(axes, f"{workload}: CPU per request / {base}", ratios)
+        noise = figures.get("A/A")
+        if noise:  # as far as the same program is from itself
+            half = abs(noise["ratio"] - 1)
+            axes.axvspan(1 - half, 1 + half, color="#c0392b", alpha=0.15, linewidth=0)
+        axes.axvline(1, color="#c0392b", linewidth=0.8)
+    return figure, ("What a request costs the server, against a server written by hand for it "
+                    "(median of pairs, less is better; red: A/A)")
 
 
 def draw_latency(pyplot, record):
@@ -100,9 +120,10 @@ def draw_all(record, directory):
     except ImportError:
         return "charts skipped: python3-matplotlib is not installed"
     matplotlib.rcParams["svg.hashsalt"] = "weir"  # the same results give the same files
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     machine = record["machine"]
     paths = []
-    for name, draw in (("cpu", draw_cpu), ("latency", draw_latency), ("footprint", draw_footprint)):
+    for name, draw in (("cpu", draw_cpu), ("ratio", draw_ratio), ("latency", draw_latency), ("footprint", draw_footprint)):
         drawn = draw(pyplot, record)
         if drawn is None:
             continue
