@@ -83,16 +83,16 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
     throw std::logic_error("weir: this event loop is running already");
   }
+  entered_.emplace(loop);
   try {
     loop.engine_->attach();
   } catch (...) {
-    loop.running_.store(false, std::memory_order_release);
+    end();
     throw;
   }
-  entered_.emplace(loop);
 }
 
-EventLoop::Running::~Running() {
+void EventLoop::Running::end() {
   for (;;) {
     while (loop_.answer_call()) continue;
     const std::lock_guard lock(loop_.calls_mutex_);

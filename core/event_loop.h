@@ -172,9 +172,11 @@ class EventLoop final : public Scheduler {
     explicit Running(EventLoop& loop);
     Running(const Running&) = delete;
     Running& operator=(const Running&) = delete;
-    ~Running();
+    ~Running() { end(); }
 
    private:
+    void end();
+
     EventLoop& loop_;
     std::optional<Entered> entered_;
   };
