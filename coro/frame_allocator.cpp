@@ -17,9 +17,16 @@
 namespace weir {
 namespace {
 
+// 8, 24, 40 … bytes: with malloc's own 8 in front they are whole multiples of its 16.
 constexpr std::size_t kGranule = 16;
-constexpr std::size_t kClasses = 128;              // up to 2 KiB; larger frames are rare
+constexpr std::size_t kHead = 8;
+constexpr std::size_t kClasses = 129;              // up to 2 KiB; larger frames are rare
 constexpr std::uint32_t kCachedBytes = 256 << 10;  // of one class, on one thread
+
+constexpr std::size_t class_of(std::size_t bytes) noexcept {
+  return (bytes + kGranule - 1 - kHead) / kGranule;
+}
+constexpr std::size_t size_of(std::size_t index) noexcept { return index * kGranule + kHead; }
 
 struct FreeBlock {
   FreeBlock* next;
@@ -76,7 +83,7 @@ void count(std::int64_t change) noexcept {
 }  // namespace
 
 void* allocate_frame(std::size_t bytes) {
-  const std::size_t index = (bytes - 1) / kGranule;
+  const std::size_t index = class_of(bytes);
   if (WEIR_RECYCLE_FRAMES != 0 && index < kClasses) {
     SizeClass& size_class = cache.classes[index];
     if (FreeBlock* block = size_class.first; block != nullptr) {
@@ -85,7 +92,7 @@ void* allocate_frame(std::size_t bytes) {
       ++cache.live;
       return block;
     }
-    bytes = (index + 1) * kGranule;
+    bytes = size_of(index);
   }
   if (!cache.owned) own_cache();
   void* block = ::operator new(bytes);
@@ -97,10 +104,10 @@ void free_frame(void* block, std::size_t bytes) noexcept {
   if (!cache.owned) [[unlikely]] {
     own_cache();  // a thread that took none: it counts all the same
   }
-  const std::size_t index = (bytes - 1) / kGranule;
+  const std::size_t index = class_of(bytes);
   if (WEIR_RECYCLE_FRAMES != 0 && index < kClasses && !cache.closed) {
     SizeClass& size_class = cache.classes[index];
-    if (size_class.count * (index + 1) * kGranule < kCachedBytes) {
+    if (size_class.count * size_of(index) < kCachedBytes) {
       size_class.first = new (block) FreeBlock{size_class.first};
       ++size_class.count;
       --cache.live;
