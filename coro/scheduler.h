@@ -133,13 +133,17 @@ class PostedFunction final : public Posted {
   Function function_;
 };
 
-/// A coroutine without an awaiter: the outermost frame of a task that a group owns. The link
-/// stands in the group's list, or in the scheduler's list of the doomed.
+/// Owns a coroutine that nobody awaits: a task of a group. The link stands in the group's list, or
+/// in the scheduler's list of the doomed.
 class Root : public Link {
  public:
   explicit Root(Scope* parent) noexcept : scope_(parent) {}
 
   [[nodiscard]] Scope& scope() noexcept { return scope_; }
+
+  /// The coroutine has come to its end, where it is suspended. It is destroyed as soon as control
+  /// is back at who resumed it.
+  virtual void finished() noexcept = 0;
 
   /// Destroys the coroutine, which must be suspended, and this object with it.
   virtual void destroy() noexcept = 0;
@@ -189,6 +193,9 @@ class Scheduler {
   /// Destroys `root`: at once, or, where that would destroy a coroutine that is running now (the
   /// caller, or one that started the caller), as soon as those are suspended.
   void destroy(Root& root) noexcept;
+
+  /// Destroys `root`, whose coroutine runs now and is about to suspend for good, behind that.
+  void destroy_finished(Root& root) noexcept { doomed_.push_back(root); }
 
  protected:
   Scheduler() = default;

@@ -2,8 +2,10 @@
 
 #include <weir/coro/frame_allocator.h>
 #include <weir/coro/result.h>
+#include <weir/coro/scheduler.h>
 
 #include <coroutine>
+#include <cstdint>
 #include <stdexcept>
 #include <type_traits>
 #include <utility>
@@ -15,21 +17,42 @@ class Task;
 
 namespace detail {
 
-/// Hands control to whoever awaits the coroutine, or, where the awaiter still stands in its
-/// `await_suspend`, back to it.
+/// What goes on when a task has finished: the coroutine that awaits it, the root that owns it, or
+/// nobody, where the awaiter still stands in its `await_suspend`.
+class Continuation {
+ public:
+  void set(std::coroutine_handle<> awaiting) noexcept {
+    bits_ = reinterpret_cast<std::uintptr_t>(awaiting.address());
+  }
+  void set(Root& owner) noexcept { bits_ = reinterpret_cast<std::uintptr_t>(&owner) | kRoot; }
+
+  /// Gives the coroutine that is to be resumed.
+  [[nodiscard]] std::coroutine_handle<> finished() const noexcept {
+    if (bits_ == 0) return std::noop_coroutine();
+    if ((bits_ & kRoot) == 0) {
+      return std::coroutine_handle<>::from_address(reinterpret_cast<void*>(bits_));
+    }
+    reinterpret_cast<Root*>(bits_ - kRoot)->finished();
+    return std::noop_coroutine();
+  }
+
+ private:
+  static constexpr std::uintptr_t kRoot = 1;  // neither frames nor roots have odd addresses
+  std::uintptr_t bits_ = 0;
+};
+
 struct FinalAwaiter {
   static constexpr bool await_ready() noexcept { return false; }
   template <class Promise>
   std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> finished) noexcept {
-    const std::coroutine_handle<> continuation = finished.promise().continuation;
-    return continuation ? continuation : std::noop_coroutine();
+    return finished.promise().continuation.finished();
   }
   static constexpr void await_resume() noexcept {}
 };
 
 template <class T>
 struct TaskPromiseBase : FrameAllocated {
-  std::coroutine_handle<> continuation;
+  Continuation continuation;
   Result<T> result;
 
   static std::suspend_always initial_suspend() noexcept { return {}; }
@@ -103,7 +126,7 @@ class [[nodiscard("a task does nothing until it is awaited or spawned")]] Task {
     bool await_suspend(std::coroutine_handle<> awaiting) const {
       handle_.resume();
       if (handle_.done()) return false;
-      handle_.promise().continuation = awaiting;
+      handle_.promise().continuation.set(awaiting);
       return true;
     }
     T await_resume() const { return handle_.promise().result.take(); }
@@ -113,9 +136,12 @@ class [[nodiscard("a task does nothing until it is awaited or spawned")]] Task {
   };
 
   /// Throws `std::logic_error` if the task is empty.
-  Awaiter operator co_await() && {
+  Awaiter operator co_await() && { return Awaiter(std::move(*this).release()); }
+
+  /// Gives the frame away, not started yet as a rule. Throws `std::logic_error` if there is none.
+  [[nodiscard]] std::coroutine_handle<promise_type> release() && {
     if (!handle_) throw std::logic_error("weir: an empty Task was awaited");
-    return Awaiter(std::exchange(handle_, nullptr));
+    return std::exchange(handle_, nullptr);
   }
 
  private:

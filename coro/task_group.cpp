@@ -1,20 +1,24 @@
 #include <weir/coro/task_group.h>
 
+#include <stdexcept>
 #include <utility>
 
 namespace weir {
 
-void TaskGroup::RootTask::promise_type::unhandled_exception() noexcept {
-  if (group != nullptr) {
-    group->fail(std::current_exception());
-  } else {
-    Scheduler::current().report_failure(std::current_exception(), "a task that was cancelled");
-  }
+void TaskGroup::Member::leave() noexcept {
+  unlink();
+  if (TaskGroup* owner = std::exchange(group_, nullptr)) owner->left();
 }
 
-void TaskGroup::RootTask::promise_type::leave() noexcept {
-  unlink();
-  if (TaskGroup* owner = std::exchange(group, nullptr)) owner->left();
+void TaskGroup::Member::end(std::exception_ptr failure) noexcept {
+  Scheduler& scheduler = Scheduler::current();
+  if (failure != nullptr && group_ == nullptr) {
+    scheduler.report_failure(std::move(failure), "a task that was cancelled");
+  } else if (failure != nullptr) {
+    group_->fail(std::move(failure));
+  }
+  leave();
+  scheduler.destroy_finished(*this);
 }
 
 TaskGroup::~TaskGroup() {
@@ -23,10 +27,16 @@ TaskGroup::~TaskGroup() {
   if (failure_ != nullptr) scheduler_.report_failure(failure_, "a task of a group");
 }
 
-void TaskGroup::start(RootTask root) {
-  tasks_.push_back(root.promise);
+void TaskGroup::start(Member& member) {
+  tasks_.push_back(member);
   ++size_;
-  scheduler_.run_in_scope(&root.promise.scope(), root.promise.handle());
+  scheduler_.run_in_scope(&member.scope(), member.handle());
+}
+
+void TaskGroup::refuse_empty() noexcept {
+  ++size_;
+  fail(std::make_exception_ptr(std::logic_error("weir: an empty Task was spawned")));
+  left();
 }
 
 void TaskGroup::fail(std::exception_ptr failure) noexcept {
@@ -51,7 +61,7 @@ void TaskGroup::cancel() noexcept {
   List<Root> cancelled;
   cancelled.splice_back(tasks_);
   for (Root* root = cancelled.front(); root != nullptr; root = cancelled.after(*root)) {
-    static_cast<RootTask::promise_type*>(root)->group = nullptr;
+    static_cast<Member*>(root)->forget_group();
     --size_;
     task_left();
   }

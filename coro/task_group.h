@@ -3,9 +3,11 @@
 #include <weir/coro/scheduler.h>
 #include <weir/coro/task.h>
 
+#include <coroutine>
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <utility>
 
 namespace weir {
 
@@ -26,15 +28,14 @@ class TaskGroup {
 
   /// Runs the task until it first suspends, before this returns; later from the loop's turn. Its
   /// result is discarded; its exception is kept for `join`.
+  /// `keep` lives as long as the task's frame does.
   template <class T>
-  void spawn(Task<T> task) {
-    start(run(std::move(task), *this, nullptr));
-  }
-
-  /// The same, and `keep` lives as long as the task's frame does.
-  template <class T>
-  void spawn(Task<T> task, std::shared_ptr<const void> keep) {
-    start(run(std::move(task), *this, std::move(keep)));
+  void spawn(Task<T> task, std::shared_ptr<const void> keep = nullptr) {
+    if (task) {
+      start(*new OwnedTask<T>(*this, std::move(task), std::move(keep)));
+    } else {
+      refuse_empty();
+    }
   }
 
   class JoinAwaiter;
@@ -59,45 +60,48 @@ class TaskGroup {
   }
 
  private:
-  /// The coroutine around a task of the group; its frame goes by itself when the task has finished.
-  struct RootTask {
-    struct promise_type final : FrameAllocated, Root {
-      template <class T>
-      promise_type(Task<T>&, TaskGroup& owner, const std::shared_ptr<const void>&) noexcept
-          : Root(&owner.scope_), group(&owner) {}
+  /// A task of the group, in the group's list until it ends or is dropped.
+  class Member : public FrameAllocated, public Root {
+   public:
+    Member(TaskGroup& owner, std::shared_ptr<const void> keep) noexcept
+        : Root(&owner.scope_), group_(&owner), keep_(std::move(keep)) {}
 
-      RootTask get_return_object() noexcept { return {*this}; }
-      static std::suspend_always initial_suspend() noexcept { return {}; }
-      std::suspend_never final_suspend() noexcept {
-        leave();
-        return {};
-      }
-      void return_void() noexcept {}
-      void unhandled_exception() noexcept;
-      void destroy() noexcept override {
-        leave();
-        handle().destroy();
-      }
-      void leave() noexcept;
-      std::coroutine_handle<promise_type> handle() noexcept {
-        return std::coroutine_handle<promise_type>::from_promise(*this);
-      }
+    virtual std::coroutine_handle<> handle() noexcept = 0;
+    /// The group does not know it any more.
+    void forget_group() noexcept { group_ = nullptr; }
 
-      TaskGroup* group;  // nullptr once the group has let go of it
-    };
+   protected:
+    ~Member() = default;
+    void leave() noexcept;
+    void end(std::exception_ptr failure) noexcept;
 
-    promise_type& promise;
+   private:
+    TaskGroup* group_;  // nullptr once the group has let go of it
+    std::shared_ptr<const void> keep_;
   };
 
   template <class T>
-  static RootTask run(Task<T> task, TaskGroup& group, std::shared_ptr<const void> keep) {
-    (void)group;
-    (void)keep;
-    Task<T> inner = std::move(task);  // a local: gone before the promise, as parameters are not
-    co_await std::move(inner);
-  }
+  class OwnedTask final : public Member {
+   public:
+    OwnedTask(TaskGroup& owner, Task<T> task, std::shared_ptr<const void> keep)
+        : Member(owner, std::move(keep)), handle_(std::move(task).release()) {
+      handle_.promise().continuation.set(*this);
+    }
 
-  void start(RootTask root);
+    std::coroutine_handle<> handle() noexcept override { return handle_; }
+    void finished() noexcept override { end(handle_.promise().result.exception()); }
+    void destroy() noexcept override {
+      leave();
+      handle_.destroy();
+      delete this;
+    }
+
+   private:
+    std::coroutine_handle<detail::TaskPromise<T>> handle_;
+  };
+
+  void start(Member& member);
+  void refuse_empty() noexcept;
   void fail(std::exception_ptr failure) noexcept;
   void left() noexcept;
 
