@@ -34,25 +34,6 @@ Descriptor file_with(std::string_view content) {
   return file;
 }
 
-/// Lowers the limit of descriptors to those open now, until the end of its life.
-class NoDescriptorsLeft {
- public:
-  NoDescriptorsLeft() {
-    ::getrlimit(RLIMIT_NOFILE, &before_);
-    const int lowest_free = ::dup(STDERR_FILENO);
-    ::close(lowest_free);
-    rlimit limit = before_;
-    limit.rlim_cur = static_cast<rlim_t>(lowest_free);
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  NoDescriptorsLeft(const NoDescriptorsLeft&) = delete;
-  NoDescriptorsLeft& operator=(const NoDescriptorsLeft&) = delete;
-  ~NoDescriptorsLeft() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-
- private:
-  rlimit before_{};
-};
-
 void close_all(const std::vector<int>& results) {
   for (const int result : results) {
     if (result >= 0) ::close(result);

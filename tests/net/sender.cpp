@@ -55,11 +55,14 @@ TEST_CASE("senders on other threads send whole messages, each thread's in order"
     auto [conn, peer] = connect_pair(marks(64 << 10, 16 << 10));
     const auto produce = [](Sender sender, int thread) {
       for (int i = 0; i < kMessages; ++i) {
-        while (!sender.try_send(line_of(thread, i))) std::this_thread::yield();
+        while (!sender.try_send(line_of(thread, i))) yield_thread();
       }
     };
-    std::vector<std::jthread> threads;
-    for (int i = 0; i < kThreads; ++i) threads.emplace_back(produce, conn.sender(), i);
+    std::vector<std::unique_ptr<Thread>> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.push_back(
+          std::make_unique<Thread>([produce, sender = conn.sender(), i] { produce(sender, i); }));
+    }
     const auto receive = [peer = &peer] {
       std::size_t total = 0;
       for (int t = 0; t < kThreads; ++t) {
@@ -199,9 +202,9 @@ TEST_CASE("what threads were promised goes out though the connection is closed m
       Peer peer = std::move(pair->peer);
       std::atomic<int> going{0};
       std::vector<int> accepted(kThreads, 0);
-      std::vector<std::jthread> threads;
+      std::vector<std::unique_ptr<Thread>> threads;
       for (int i = 0; i < kThreads; ++i) {
-        threads.emplace_back([&, i, sender = pair->connection.sender()] {
+        threads.push_back(std::make_unique<Thread>([&, i, sender = pair->connection.sender()] {
           int& count = accepted[static_cast<std::size_t>(i)];
           ++going;
           for (;;) {
@@ -209,9 +212,11 @@ TEST_CASE("what threads were promised goes out though the connection is closed m
               ++count;
             } else if (!sender.open()) {
               return;
+            } else {
+              yield_thread();
             }
           }
-        });
+        }));
       }
       const auto receive = [&peer] { return peer.receive_all(); };
       TaskGroup group;
