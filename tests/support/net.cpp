@@ -178,6 +178,11 @@ void for_each_engine(const std::function<void(Engine)>& body) {
   }
 }
 
+void for_each_kernel_engine(std::string_view reason, const std::function<void(Engine)>& body) {
+  for_each_engine(body);
+  MESSAGE("skipped on the simulation: " << std::string(reason));
+}
+
 void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options) {
   options.engine = engine;
   EventLoop loop(options);
@@ -186,8 +191,7 @@ void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions o
 
 void on_each_kernel_engine(std::string_view reason, const std::function<Task<>()>& body,
                            LoopOptions options) {
-  for_each_engine([&](Engine engine) { on_engine(engine, body, options); });
-  MESSAGE("skipped on the simulation: " << std::string(reason));
+  for_each_kernel_engine(reason, [&](Engine engine) { on_engine(engine, body, options); });
 }
 
 void on_each_engine(const std::function<Task<>()>& body, LoopOptions options) {

@@ -51,6 +51,9 @@ std::string name_of(Engine engine);
 /// cannot run on the simulation, which has one thread, its world's, and no loops but its own.
 void for_each_engine(const std::function<void(Engine)>& body);
 
+/// The same for what the simulation does not model, for a reason that is printed.
+void for_each_kernel_engine(std::string_view reason, const std::function<void(Engine)>& body);
+
 /// Runs the coroutine `body` on a fresh loop of each engine, and on the simulation: the conformance
 /// suite. It fails if it takes longer than `kPatience`.
 void on_each_engine(const std::function<Task<>()>& body, LoopOptions options = {});

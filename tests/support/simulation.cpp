@@ -1,12 +1,13 @@
 #include "simulation.h"
 
+#include <weir/io/sim/simulated_engine.h>
 #include <weir/io/sim/world.h>
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <cstdlib>
 #include <exception>
 #include <semaphore>
 #include <stdexcept>
@@ -29,6 +30,12 @@ constexpr std::size_t kBuffer = 1 << 20;
 constexpr std::size_t kDescriptors = 20'000;
 
 constinit thread_local TestMachine* simulated = nullptr;
+
+/// A world without faults.
+sim::WorldOptions plain_world() {
+  return {
+      .seed = 1, .send_buffer = kBuffer, .receive_buffer = kBuffer, .descriptors = kDescriptors};
+}
 
 /// What a thread ends with whose call cannot come to an end.
 struct Abandoned {};
@@ -70,6 +77,7 @@ class SimulatedMachine::Thread final : public Running {
 
   /// On the thread itself: gives the baton away until the condition holds.
   bool pause(std::function<bool()> condition, TimePoint until) {
+    if (abandoned_) throw Abandoned();
     wanted_ = std::move(condition);
     until_ = until;
     in_vain_ = false;
@@ -133,6 +141,11 @@ bool SimulatedMachine::advance() {
   return true;
 }
 
+void SimulatedMachine::check_thread() const {
+  if (simulated == this) return;
+  throw std::logic_error("on the simulation a thread of a test's own must be a test::Thread");
+}
+
 bool SimulatedMachine::wait_until(std::function<bool()> condition) {
   if (condition()) return true;
   const TimePoint end = time() + kPatience;
@@ -159,6 +172,7 @@ void SimulatedMachine::deny_descriptors(bool denied) {
 }
 
 int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
+  check_thread();
   const int fd = process_.open(address.family());
   if (fd < 0) return fd;
   const auto endpoint = process_.find(fd)->endpoint;
@@ -178,6 +192,7 @@ int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
 
 std::int64_t SimulatedMachine::send(int fd, std::string_view bytes, bool waits) {
   using State = sim::Endpoint::State;
+  check_thread();
   const auto endpoint = process_.find(fd)->endpoint;
   const auto ready = [endpoint] {
     return endpoint->state != State::open || endpoint->fin_queued || endpoint->room() > 0;
@@ -192,6 +207,7 @@ std::int64_t SimulatedMachine::send(int fd, std::string_view bytes, bool waits) 
 }
 
 std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits) {
+  check_thread();
   const auto endpoint = process_.find(fd)->endpoint;
   const auto ready = [endpoint] {
     return endpoint->unread() > 0 || endpoint->error != 0 || endpoint->fin_received ||
@@ -203,6 +219,45 @@ std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits)
   endpoint->read(reinterpret_cast<std::byte*>(into.data()), count);
   return static_cast<std::int64_t>(count);
 }
+
+// ---- engines ------------------------------------------------------------------------------------
+
+struct SimulatedNetwork::State final : sim::SimulatedEngine::Driver {
+  void want_turn(sim::SimulatedEngine& /*engine*/, TimePoint at) override {
+    if (at < TimePoint::max()) network.schedule(at, [] {});  // `wait` looks then
+  }
+  weir::Machine& machine_of(sim::SimulatedEngine& /*engine*/) noexcept override { std::abort(); }
+
+  sim::Network network{plain_world()};
+  sim::Process process{network, network.kernel(network.add_machine()), kDescriptors};
+  std::uint64_t engines = 0;
+};
+
+SimulatedNetwork::SimulatedNetwork() : SimulatedNetwork(std::make_unique<State>()) {}
+
+SimulatedNetwork::SimulatedNetwork(std::unique_ptr<State> state)
+    : SimulatedMachine(state->process), state_(std::move(state)) {}
+
+SimulatedNetwork::~SimulatedNetwork() {
+  CHECK(open_descriptors() == 0);
+  state_->process.die(false);
+}
+
+std::unique_ptr<IoEngine> SimulatedNetwork::make_engine(const LoopOptions& options) {
+  auto engine = std::make_unique<sim::SimulatedEngine>(state_->network, state_->process, *state_,
+                                                       options, ++state_->engines);
+  engine->let_block();
+  return engine;
+}
+
+void SimulatedNetwork::pass(Duration time) {
+  const TimePoint end = state_->network.now() + time;
+  state_->network.schedule(end, [] {});
+  while (state_->network.now() < end) advance();
+}
+
+bool SimulatedNetwork::step() { return state_->network.step(); }
+TimePoint SimulatedNetwork::time() const { return state_->network.now(); }
 
 // ---- bodies -------------------------------------------------------------------------------------
 
@@ -259,8 +314,7 @@ class SimulatedHost final : public SimulatedMachine {
 
 void on_simulation(const std::function<Task<>()>& body, LoopOptions options) {
   INFO("engine: simulation");
-  sim::World world(
-      {.seed = 1, .send_buffer = kBuffer, .receive_buffer = kBuffer, .descriptors = kDescriptors});
+  sim::World world(plain_world());
   SimulatedHost(world).run(body, options);
 }
 

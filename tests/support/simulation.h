@@ -48,12 +48,37 @@ class SimulatedMachine : public TestMachine {
  private:
   class Thread;
 
+  /// Throws where a thread that is none of these makes a call: it would run beside the world.
+  void check_thread() const;
   /// Until the condition holds; false if patience is over first.
   bool wait_until(std::function<bool()> condition);
 
   sim::Process& process_;
   TestMachine* outer_;
   std::vector<Thread*> threads_;  // in the order in which they were started
+};
+
+/// A simulated machine without a world or a loop, for the tests of what is behind the loop's door.
+class SimulatedNetwork final : public SimulatedMachine {
+ public:
+  SimulatedNetwork();
+  ~SimulatedNetwork() override;
+
+  /// An engine whose `wait` blocks. It must not outlive this.
+  [[nodiscard]] std::unique_ptr<IoEngine> make_engine(const LoopOptions& options);
+
+  /// Lets time pass, and what happens in it.
+  void pass(Duration time);
+  using SimulatedMachine::advance;
+
+ private:
+  struct State;
+  explicit SimulatedNetwork(std::unique_ptr<State> state);
+
+  bool step() override;
+  [[nodiscard]] TimePoint time() const override;
+
+  std::unique_ptr<State> state_;
 };
 
 /// The current simulated machine; nullptr while there is none.
