@@ -560,7 +560,9 @@ int Process::listen(int fd, int backlog) {
   Descriptor* descriptor = find(fd);
   if (dead_ || descriptor == nullptr || descriptor->endpoint == nullptr) return -EBADF;
   Endpoint& endpoint = *descriptor->endpoint;
-  if (endpoint.state != Endpoint::State::fresh || !endpoint.bound) return -EINVAL;
+  const bool again = endpoint.state == Endpoint::State::listening;  // with another backlog
+  if (!again && (endpoint.state != Endpoint::State::fresh || !endpoint.bound)) return -EINVAL;
+  if (!again && kernel_.is_in_use(endpoint, endpoint.local)) return -EADDRINUSE;
   endpoint.state = Endpoint::State::listening;
   endpoint.backlog = static_cast<std::size_t>(std::clamp(backlog, 0, 4096));
   network_.trace(kernel_.host(), "listen", fd, endpoint.local.port);
@@ -1051,6 +1053,22 @@ bool Kernel::pair_is_free(const Address& local, const Address& remote) {
   return true;
 }
 
+/// By one with which the endpoint may not share it: SO_REUSEADDR lets those share that do not
+/// listen, SO_REUSEPORT all.
+bool Kernel::is_in_use(const Endpoint& endpoint, const Address& address) const noexcept {
+  return std::any_of(bound_.begin(), bound_.end(), [&](const auto& other) {
+    if (other.get() == &endpoint || other->local.port != address.port) return false;
+    const bool apart =
+        other->v6 != endpoint.v6
+            ? (other->v6 ? other->v6_only : endpoint.v6_only) || other->v6_only
+            : !other->local.is_any() && !address.is_any() && other->local.ip != address.ip;
+    const bool shared = (other->reuse_port && endpoint.reuse_port) ||
+                        (other->reuse_address && endpoint.reuse_address &&
+                         other->state != Endpoint::State::listening);
+    return !apart && !shared;
+  });
+}
+
 int Kernel::bind(const std::shared_ptr<Endpoint>& endpoint, Address address) {
   if (!address.is_any() && !owns(address)) return -EADDRNOTAVAIL;
   if (endpoint->bound) return -EINVAL;
@@ -1064,14 +1082,7 @@ int Kernel::bind(const std::shared_ptr<Endpoint>& endpoint, Address address) {
     }
     if (address.port == 0) return -EADDRINUSE;
   }
-  for (const auto& other : bound_) {
-    if (other->local.port != address.port) continue;
-    const bool apart =
-        other->v6 != endpoint->v6
-            ? (other->v6 ? other->v6_only : endpoint->v6_only) || other->v6_only
-            : !other->local.is_any() && !address.is_any() && other->local.ip != address.ip;
-    if (!apart && !(other->reuse_port && endpoint->reuse_port)) return -EADDRINUSE;
-  }
+  if (is_in_use(*endpoint, address)) return -EADDRINUSE;
   if (!endpoint->reuse_address && port_lingers(address.port)) return -EADDRINUSE;
   endpoint->local = address;
   endpoint->bound = true;

@@ -260,6 +260,7 @@ class Kernel {
   void power(bool on);
 
   int bind(const std::shared_ptr<Endpoint>& endpoint, Address address);
+  [[nodiscard]] bool is_in_use(const Endpoint& endpoint, const Address& address) const noexcept;
   void unbind(const Endpoint& endpoint);
   /// Gives a connecting endpoint an address and a port; 0 or -errno.
   int choose_local(Endpoint& endpoint, const Address& remote);

@@ -90,7 +90,9 @@ class Host {
 
 /// A network of hosts under a virtual clock. The same seed and the same code give the same run,
 /// event for event, on any machine. Everything on the thread that made it, and not from inside one
-/// of its tasks, but for `at`, `inject`, `partition`, `heal` and what `Host` can do.
+/// of its tasks, but for `at`, `inject`, `partition`, `heal` and what `Host` can do, and for
+/// `step`: from inside a task it is what a call that blocks is on a real machine. The loop whose
+/// turn that is stands still meanwhile; all others go on.
 ///
 /// Any of the `run_…` throws `Failure` where something did not hold.
 class World {

@@ -6,7 +6,6 @@
 
 #include <doctest/doctest.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cstring>
@@ -19,6 +18,7 @@
 #include <vector>
 
 #include "../support/net.h"
+#include "../support/simulation.h"
 
 #ifndef POLLRDHUP
 #define POLLRDHUP 0x2000
@@ -115,12 +115,37 @@ class Request : public Operation {
   std::string memory_;
 };
 
+/// What is behind a door: an engine of the real kernel, or the simulated one.
+class Behind {
+ public:
+  Behind(Engine engine) : engine_(engine) {}
+  explicit Behind(SimulatedNetwork& network) : network_(&network) {}
+
+  [[nodiscard]] std::unique_ptr<IoEngine> make(LoopOptions options) const {
+    if (network_ != nullptr) return network_->make_engine(options);
+    options.engine = engine_;
+    return make_engine(options);
+  }
+  [[nodiscard]] SimulatedNetwork* network() const noexcept { return network_; }
+
+ private:
+  Engine engine_ = Engine::automatic;
+  SimulatedNetwork* network_ = nullptr;
+};
+
+/// Calls the body with each engine that this machine has, and with the simulated one.
+inline void on_each_door(const std::function<void(const Behind&)>& body) {
+  for_each_engine([&](Engine engine) { body(engine); });
+  INFO("engine: simulation");
+  SimulatedNetwork network;
+  body(Behind(network));
+}
+
 /// An engine, attached to this thread.
 class Door {
  public:
-  explicit Door(Engine engine, LoopOptions options = {}) {
-    options.engine = engine;
-    engine_ = make_engine(options);
+  explicit Door(const Behind& behind, const LoopOptions& options = {})
+      : network_(behind.network()), engine_(behind.make(options)) {
     engine_->attach();
   }
   Door(const Door&) = delete;
@@ -129,8 +154,13 @@ class Door {
 
   IoEngine* operator->() const noexcept { return engine_.get(); }
 
-  /// Looks once, without waiting.
-  void look() { engine_->wait(TimePoint::min()); }
+  /// Looks once, without waiting. What was on its way over loopback has arrived then.
+  void look() {
+    engine_->wait(TimePoint::min());
+    if (network_ == nullptr) return;
+    network_->pass(network_->turn());
+    engine_->wait(TimePoint::min());
+  }
 
   /// Waits until the condition holds. Throws if that takes too long.
   template <class Condition>
@@ -138,7 +168,14 @@ class Door {
     const TimePoint end = engine_->now() + kPatience;
     while (!condition()) {
       if (engine_->now() > end) throw std::runtime_error("Door::until: in vain");
-      engine_->wait(end);
+      if (network_ == nullptr) {
+        engine_->wait(end);
+        continue;
+      }
+      engine_->wait(TimePoint::min());  // its own wait would keep threads waiting
+      if (!condition() && !network_->advance()) {
+        throw std::runtime_error("Door::until: nothing is left to happen");
+      }
     }
   }
   void until_done(const Request& request) {
@@ -160,16 +197,20 @@ class Door {
   }
 
  private:
+  SimulatedNetwork* network_;
   std::unique_ptr<IoEngine> engine_;
 };
 
-/// A descriptor that the test closes.
+/// A descriptor that the test closes: of the machine that it is on, or of other sockets.
 class Descriptor {
  public:
-  Descriptor() noexcept = default;
-  explicit Descriptor(int fd) noexcept : fd_(fd) {}
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor() = default;
+  explicit Descriptor(int fd) : Descriptor(fd, TestMachine::current().sockets()) {}
+  Descriptor(int fd, Sockets& sockets) : sockets_(&sockets), fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept
+      : sockets_(other.sockets_), fd_(std::exchange(other.fd_, -1)) {}
   Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(sockets_, other.sockets_);
     std::swap(fd_, other.fd_);
     return *this;
   }
@@ -178,10 +219,11 @@ class Descriptor {
   [[nodiscard]] int get() const noexcept { return fd_; }
   [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
   void close() noexcept {
-    if (const int fd = std::exchange(fd_, -1); fd >= 0) ::close(fd);
+    if (const int fd = std::exchange(fd_, -1); fd >= 0) sockets_->close(fd);
   }
 
  private:
+  Sockets* sockets_ = nullptr;
   int fd_ = -1;
 };
 

@@ -1,8 +1,8 @@
+#include <weir/io/kernel_sockets.h>
 #include <weir/weir.h>
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,35 +28,16 @@ namespace {
 
 /// A file of its own that is gone when it is closed.
 Descriptor file_with(std::string_view content) {
-  Descriptor file(::open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  Descriptor file(::open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600), kernel_sockets());
   REQUIRE(file.get() >= 0);
   REQUIRE(::write(file.get(), content.data(), content.size()) ==
           static_cast<ssize_t>(content.size()));
   return file;
 }
 
-/// Lowers the limit of descriptors to those open now, until the end of its life.
-class NoDescriptorsLeft {
- public:
-  NoDescriptorsLeft() {
-    ::getrlimit(RLIMIT_NOFILE, &before_);
-    const int lowest_free = ::dup(STDERR_FILENO);
-    ::close(lowest_free);
-    rlimit limit = before_;
-    limit.rlim_cur = static_cast<rlim_t>(lowest_free);
-    ::setrlimit(RLIMIT_NOFILE, &limit);
-  }
-  NoDescriptorsLeft(const NoDescriptorsLeft&) = delete;
-  NoDescriptorsLeft& operator=(const NoDescriptorsLeft&) = delete;
-  ~NoDescriptorsLeft() { ::setrlimit(RLIMIT_NOFILE, &before_); }
-
- private:
-  rlimit before_{};
-};
-
 void close_all(const std::vector<int>& results) {
   for (const int result : results) {
-    if (result >= 0) ::close(result);
+    if (result >= 0) TestMachine::current().sockets().close(result);
   }
 }
 
@@ -67,8 +49,8 @@ std::size_t successes(const std::vector<int>& results) {
 }  // namespace
 
 TEST_CASE("what is submitted or cancelled completes in wait, not before") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     pair.peer.send("there already");
     const auto receive = Request::receive(pair.ours.get());
@@ -95,8 +77,8 @@ TEST_CASE("what is submitted or cancelled completes in wait, not before") {
 }
 
 TEST_CASE("a receive gives all bytes in order, then 0 at the FIN") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 256});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 256});
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
     door.submit(*receive);
@@ -119,8 +101,8 @@ TEST_CASE("a receive gives all bytes in order, then 0 at the FIN") {
 }
 
 TEST_CASE("a receive that is armed after the FIN gets the bytes before it, then 0") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     pair.peer.send("last words");
     pair.peer.close();
@@ -133,8 +115,8 @@ TEST_CASE("a receive that is armed after the FIN gets the bytes before it, then 
 }
 
 TEST_CASE("a reset ends a receive with its error") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
     door.submit(*receive);
@@ -146,8 +128,8 @@ TEST_CASE("a reset ends a receive with its error") {
 }
 
 TEST_CASE("bytes that a cancelled receive did not deliver go to the next one") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     std::string received;
     int completions = 0;
@@ -182,8 +164,8 @@ TEST_CASE("bytes that a cancelled receive did not deliver go to the next one") {
 }
 
 TEST_CASE("a receive that its own handler cancels ends after that result") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 64});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 64});
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
     receive->then = [&](Request& request) { door.cancel(request); };
@@ -201,8 +183,8 @@ TEST_CASE("a receive that its own handler cancels ends after that result") {
 }
 
 TEST_CASE("a cancelled accept hands the clients it did not take to the next one") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Listening listener = listening(door->sockets());
     for (const bool look_first : {false, true}) {
       std::vector<Peer> clients;
@@ -227,28 +209,40 @@ TEST_CASE("a cancelled accept hands the clients it did not take to the next one"
   });
 }
 
-TEST_CASE("an accept gives one connection after the other, close-on-exec and non-blocking") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+TEST_CASE("an accept gives one connection after the other") {
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Listening listener = listening(door->sockets(), 512);
     const auto accept = Request::accept(listener.fd.get());
     door.submit(*accept);
     std::vector<Peer> clients;
     for (int i = 0; i < 200; ++i) clients.push_back(Peer::connect(listener.address));
     door.until([&] { return accept->results.size() == 200; });
-    for (const int fd : accept->results) {
-      REQUIRE(fd >= 0);
-      CHECK((::fcntl(fd, F_GETFD) & FD_CLOEXEC) != 0);
-      CHECK((::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
-    }
+    CHECK(successes(accept->results) == 200);
+    door.end(*accept);
+    close_all(accept->results);
+  });
+}
+
+TEST_CASE("accepted descriptors are close-on-exec and non-blocking") {
+  for_each_kernel_engine("its descriptors have no flags", [](Engine engine) {
+    Door door(engine);
+    const Listening listener = listening(door->sockets());
+    const auto accept = Request::accept(listener.fd.get());
+    door.submit(*accept);
+    const Peer client = Peer::connect(listener.address);
+    door.until([&] { return accept->results.size() == 1; });
+    REQUIRE(accept->last() >= 0);
+    CHECK((::fcntl(accept->last(), F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK((::fcntl(accept->last(), F_GETFL) & O_NONBLOCK) != 0);
     door.end(*accept);
     close_all(accept->results);
   });
 }
 
 TEST_CASE("a listener closed after its accept has ended frees its port at once") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Listening listener = listening(door->sockets());
     const auto accept = Request::accept(listener.fd.get());
     door.submit(*accept);
@@ -264,8 +258,8 @@ TEST_CASE("a listener closed after its accept has ended frees its port at once")
 }
 
 TEST_CASE("without a descriptor an accept ends with EMFILE, although nobody waits") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Listening listener = listening(door->sockets());
     const auto accept = Request::accept(listener.fd.get());
     const NoDescriptorsLeft limit;
@@ -276,8 +270,8 @@ TEST_CASE("without a descriptor an accept ends with EMFILE, although nobody wait
 }
 
 TEST_CASE("a client that waits without a descriptor is there still when there is one again") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Listening listener = listening(door->sockets());
     const auto accept = Request::accept(listener.fd.get());
     Peer client = Peer::connect(listener.address);
@@ -297,8 +291,8 @@ TEST_CASE("a client that waits without a descriptor is there still when there is
 }
 
 TEST_CASE("a poll for clients at the limit waits without turning the loop") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Listening listener = listening(door->sockets());
     const auto accept = Request::accept(listener.fd.get());
     const auto poll = Request::poll(listener.fd.get(), POLLIN);
@@ -325,8 +319,8 @@ TEST_CASE("a poll for clients at the limit waits without turning the loop") {
 }
 
 TEST_CASE("a send takes its pieces in order") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto send = Request::send(pair.ours.get(), {"one ", "two ", "", "three"});
     door.submit(*send);
@@ -337,12 +331,13 @@ TEST_CASE("a send takes its pieces in order") {
 }
 
 TEST_CASE("a send to a slow reader loses nothing, and gives a count or the whole") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends(4096);
     const std::string message = pattern(1 << 20);
     std::string received;
-    std::thread reader([&] { received = pair.peer.receive_exactly(message.size()); });
+    std::optional<Thread> reader(std::in_place,
+                                 [&] { received = pair.peer.receive_exactly(message.size()); });
     std::size_t sent = 0;
     while (sent < message.size()) {
       const auto send =
@@ -354,15 +349,15 @@ TEST_CASE("a send to a slow reader loses nothing, and gives a count or the whole
       REQUIRE(send->last() > 0);
       sent += static_cast<std::size_t>(send->last());
     }
-    reader.join();
+    reader.reset();
     CHECK(sent == message.size());
     CHECK(received == message);
   });
 }
 
 TEST_CASE("a blocked send can be cancelled, and says how much went") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends(4096);
     const std::string message = pattern(8 << 20);
     std::size_t sent = 0;
@@ -382,14 +377,14 @@ TEST_CASE("a blocked send can be cancelled, and says how much went") {
       CHECK(send->last() == -ECANCELED);
     }
     REQUIRE(sent < message.size());
-    ::shutdown(pair.ours.get(), SHUT_WR);
+    door->sockets().shutdown_send(pair.ours.get());
     CHECK(pair.peer.receive_all() == message.substr(0, sent));
   });
 }
 
 TEST_CASE("a send to a peer that is gone is an error, not a signal") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     pair.peer.reset();
     const auto poll = Request::poll(pair.ours.get(), POLLIN);
@@ -406,8 +401,8 @@ TEST_CASE("a send to a peer that is gone is an error, not a signal") {
 }
 
 TEST_CASE("a poll tells what holds already, and what comes to hold") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto writable = Request::poll(pair.ours.get(), POLLOUT);
     const auto readable = Request::poll(pair.ours.get(), POLLIN);
@@ -437,8 +432,8 @@ TEST_CASE("a poll tells what holds already, and what comes to hold") {
 }
 
 TEST_CASE("a poll while receiving is paused sees the peer's reset behind unread bytes") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
     door.submit(*receive);
@@ -457,8 +452,8 @@ TEST_CASE("a poll while receiving is paused sees the peer's reset behind unread 
 }
 
 TEST_CASE("a connection attempt is over when it can be written to") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Sockets& sockets = door->sockets();
     const Listening listener = listening(sockets);
     Listening nobody = listening(sockets);
@@ -478,8 +473,8 @@ TEST_CASE("a connection attempt is over when it can be written to") {
 }
 
 TEST_CASE("an attempt that closes its socket in the completion may get the same number again") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Sockets& sockets = door->sockets();
     Listening nobody = listening(sockets);
     nobody.fd.close();
@@ -512,8 +507,8 @@ TEST_CASE("an attempt that closes its socket in the completion may get the same 
 }
 
 TEST_CASE("a number that was closed behind the engine's back works for its heir") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     for (int i = 0; i < 3; ++i) {
       Ends pair = ends();
       const auto receive = Request::receive(pair.ours.get());
@@ -528,8 +523,8 @@ TEST_CASE("a number that was closed behind the engine's back works for its heir"
 }
 
 TEST_CASE("closing after the last completion sends the FIN") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
     door.submit(*receive);
@@ -544,8 +539,8 @@ TEST_CASE("closing after the last completion sends the FIN") {
 }
 
 TEST_CASE("a receive into given memory takes what is there, once") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const auto receive = Request::receive_into(pair.ours.get(), 8);
     door.submit(*receive);
@@ -569,11 +564,11 @@ TEST_CASE("a receive into given memory takes what is there, once") {
 }
 
 TEST_CASE("receives of both sorts take turns on one socket without losing a byte") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 64});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 64});
     Ends pair = ends();
     const std::string message = pattern(200'000);
-    std::thread writer([&] {
+    std::optional<Thread> writer(std::in_place, [&] {
       for (std::size_t at = 0; at < message.size(); at += 777) {
         pair.peer.send(std::string_view(message).substr(at, 777));
       }
@@ -597,14 +592,14 @@ TEST_CASE("receives of both sorts take turns on one socket without losing a byte
     door.until([&] { return received.size() == message.size(); });
     door.end(*leased);
     door.end(*into);
-    writer.join();
+    writer.reset();
     CHECK(received == message);
   });
 }
 
 TEST_CASE("a file is read from the offset given") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const Descriptor file = file_with("0123456789");
     const auto read = Request::read_file(file.get(), 4, 3);
     door.submit(*read);
@@ -618,8 +613,8 @@ TEST_CASE("a file is read from the offset given") {
 }
 
 TEST_CASE("an operation on what is no descriptor completes with EBADF") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     const int closed = ::dup(STDERR_FILENO);
     ::close(closed);
     for (const int fd : {-1, closed, 900'000}) {
@@ -633,8 +628,8 @@ TEST_CASE("an operation on what is no descriptor completes with EBADF") {
 }
 
 TEST_CASE("four buffers serve a hundred connections, in turn and without an error") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 64, .buffer_count = 4});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 64, .buffer_count = 4});
     struct Connection {
       Ends pair = ends();
       std::unique_ptr<Request> receive;
@@ -681,8 +676,8 @@ TEST_CASE("four buffers serve a hundred connections, in turn and without an erro
 }
 
 TEST_CASE("receives that wait for the only buffer can be cancelled, and lose nothing") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 64, .buffer_count = 1});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 64, .buffer_count = 1});
     struct Connection {
       Ends pair = ends();
       std::unique_ptr<Request> receive = Request::receive(pair.ours.get());
@@ -708,8 +703,8 @@ TEST_CASE("receives that wait for the only buffer can be cancelled, and lose not
 }
 
 TEST_CASE("leases that are kept do not stop the others' receiving") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.buffer_size = 64, .buffer_count = 4});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.buffer_size = 64, .buffer_count = 4});
     Ends miser = ends();
     Ends other = ends();
     const auto kept = Request::receive(miser.ours.get());
@@ -729,10 +724,10 @@ TEST_CASE("leases that are kept do not stop the others' receiving") {
 }
 
 TEST_CASE("leases outlive the engine") {
-  for_each_engine([](Engine engine) {
+  on_each_door([](const Behind& behind) {
     BufferRef lease;
     {
-      Door door(engine);
+      Door door(behind);
       Ends pair = ends();
       const auto receive = Request::receive(pair.ours.get());
       receive->keep_leases = true;
@@ -747,7 +742,7 @@ TEST_CASE("leases outlive the engine") {
 }
 
 TEST_CASE("a connection that floods does not keep a quiet one waiting") {
-  for_each_engine([](Engine engine) {
+  for_each_kernel_engine("it delivers at once all that is due", [](Engine engine) {
     Door door(engine, {.buffer_size = 64});
     Ends loud = ends();
     Ends quiet = ends();
@@ -772,7 +767,7 @@ TEST_CASE("a connection that floods does not keep a quiet one waiting") {
 }
 
 TEST_CASE("urgent data does not hide what comes behind it") {
-  for_each_engine([](Engine engine) {
+  for_each_kernel_engine("no urgent data", [](Engine engine) {
     Door door(engine);
     Ends pair = ends();
     const auto receive = Request::receive(pair.ours.get());
@@ -788,7 +783,7 @@ TEST_CASE("urgent data does not hide what comes behind it") {
 }
 
 TEST_CASE("a descriptor passed over a Unix socket does not hide what comes behind it") {
-  for_each_engine([](Engine engine) {
+  for_each_kernel_engine("no Unix sockets", [](Engine engine) {
     Door door(engine);
     int both[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, both) == 0);
@@ -820,8 +815,8 @@ TEST_CASE("a descriptor passed over a Unix socket does not hide what comes behin
 }
 
 TEST_CASE("a wait ends at its deadline, not before and to less than a millisecond") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Duration least = Duration::max();
     for (int i = 0; i < 50; ++i) {
       const TimePoint start = door->now();
@@ -836,16 +831,22 @@ TEST_CASE("a wait ends at its deadline, not before and to less than a millisecon
   });
 }
 
-TEST_CASE("a wake ends the wait that is under way, or else the next one") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+TEST_CASE("a wake ends the next wait, and one alone") {
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     door->wake();
     door->wake();
     const TimePoint end = door->now() + kPatience;
     door->wait(end);
     CHECK(door->now() < end);
+    CHECK(door.metrics().wakes >= 1);
+  });
+}
+
+TEST_CASE("a wake of another thread ends the wait that is under way") {
+  for_each_engine([](Engine engine) {
+    Door door(engine);
     const auto wakes = door.metrics().wakes;
-    CHECK(wakes >= 1);
     std::thread waker([&] { door->wake(); });
     while (door.metrics().wakes == wakes) door->wait(TimePoint::max());
     waker.join();
@@ -876,8 +877,8 @@ TEST_CASE("no wake is lost between two threads") {
 }
 
 TEST_CASE("three thousand operations go through a ring of four, and are all dropped in one turn") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.ring_entries = 4});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.ring_entries = 4});
     Ends pair = ends();
     std::vector<std::unique_ptr<Request>> requests;
     for (int i = 0; i < 3000; ++i) {
@@ -895,8 +896,8 @@ TEST_CASE("three thousand operations go through a ring of four, and are all drop
 }
 
 TEST_CASE("more completions at once than the queue holds are all delivered") {
-  for_each_engine([](Engine engine) {
-    Door door(engine, {.ring_entries = 4});
+  on_each_door([](const Behind& behind) {
+    Door door(behind, {.ring_entries = 4});
     Ends pair = ends();
     std::vector<std::unique_ptr<Request>> requests;
     for (int i = 0; i < 3000; ++i) {
@@ -913,8 +914,8 @@ TEST_CASE("more completions at once than the queue holds are all delivered") {
 }
 
 TEST_CASE("an abandoned engine ends everything, and takes nothing new") {
-  for_each_engine([](Engine engine) {
-    Door door(engine);
+  on_each_door([](const Behind& behind) {
+    Door door(behind);
     Ends pair = ends();
     const Listening listener = listening(door->sockets());
     const auto accept = Request::accept(listener.fd.get());
@@ -939,7 +940,7 @@ TEST_CASE("an engine at the limit of descriptors is an error, not a reason for a
     MESSAGE("skipped: the sanitizer needs a pipe to check that the exception is one");
     return;
   }
-  for_each_engine([](Engine engine) {
+  for_each_kernel_engine("making it takes no descriptor", [](Engine engine) {
     for (const Engine wish : {engine, Engine::automatic}) {
       const NoDescriptorsLeft limit;
       CHECK_THROWS_WITH_AS(Door(wish, {}), doctest::Contains("RLIMIT_NOFILE"), std::system_error);

@@ -26,7 +26,7 @@ TEST_CASE("an echo request allocates nothing on the steady path") {
     MESSAGE("skipped: under sanitizers every frame is a fresh allocation");
     return;
   }
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("the model allocates", []() -> Task<> {
     for (const std::size_t size : {1UL, 64UL, 1000UL, 4000UL}) {
       CAPTURE(size);
       auto [server, client] = link_pair();
@@ -53,7 +53,7 @@ TEST_CASE("requests that are copied out of the caller's buffer allocate nothing 
     MESSAGE("skipped: under sanitizers every frame is a fresh allocation");
     return;
   }
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("the model allocates", []() -> Task<> {
     for (const std::size_t size : {64UL, 1000UL}) {
       CAPTURE(size);
       auto [server, client] = link_pair();
@@ -79,7 +79,7 @@ TEST_CASE("lines, timeouts and pipelined requests allocate nothing on the steady
     MESSAGE("skipped: under sanitizers every frame is a fresh allocation");
     return;
   }
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("the model allocates", []() -> Task<> {
     auto [server, client] = link_pair();
     const auto serve = [](TcpConnection& conn) -> Task<> {
       for (;;) {

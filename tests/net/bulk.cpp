@@ -51,7 +51,7 @@ TEST_CASE("small and large transfers may follow one another on a connection") {
     const auto exchange = [peer = &peer] {
       std::uint64_t offset = 0;
       const auto once = [&](std::size_t size) {
-        std::jthread writer([&] { peer->send(pattern(size, 1, offset)); });
+        const Thread writer([&] { peer->send(pattern(size, 1, offset)); });
         const std::string got = peer->receive_exactly(size);
         if (matching(got, 1, offset) != size) throw std::runtime_error("wrong bytes");
         offset += size;
@@ -88,8 +88,8 @@ TEST_CASE("a connection that has gone quiet after a large transfer gives its lar
     // If the last receive left the connection in bulk, the one into the large buffer is called off
     // after a second; either way the usual one takes what comes, and nothing is lost on the way.
     const auto cancelled = loop.metrics().cancelled;
-    const auto end = std::chrono::steady_clock::now() + 1500ms;
-    while (loop.metrics().cancelled == cancelled && std::chrono::steady_clock::now() < end) {
+    const TimePoint end = time_now() + 1500ms;
+    while (loop.metrics().cancelled == cancelled && time_now() < end) {
       auto [error, none] = co_await as_tuple(timeout(50ms, conn.read()));
       CHECK(error == std::errc::timed_out);
     }

@@ -1,7 +1,6 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,9 +18,7 @@
 #include <utility>
 #include <vector>
 
-#include "../support/drop_at.h"
-#include "../support/net.h"
-#include "../support/process.h"
+#include "../support/net_drop.h"
 #include "namespace.h"
 
 using namespace weir;
@@ -39,9 +36,6 @@ Task<std::error_code> error_of(Task<Socket> connect) {
   co_return error;
 }
 
-/// The descriptors of other threads and cases stand still: a case's own count.
-std::size_t count_descriptors() { return open_descriptors().size(); }
-
 }  // namespace
 
 TEST_CASE("a connector connects, and its socket leads to the listener") {
@@ -52,12 +46,19 @@ TEST_CASE("a connector connects, and its socket leads to the listener") {
     auto [ours, theirs] = co_await when_all(connector.connect(), acceptor.accept());
     CHECK(ours.peer_address() == acceptor.address());
     CHECK(ours.local_address() == theirs.peer_address());
-    CHECK((::fcntl(ours.fd(), F_GETFD) & FD_CLOEXEC) != 0);
-    CHECK((::fcntl(ours.fd(), F_GETFL) & O_NONBLOCK) != 0);
     TcpConnection a(std::move(ours));
     TcpConnection b(std::move(theirs));
     co_await a.send("through");
     CHECK((co_await b.read_exactly(7)).view() == "through");
+  });
+}
+
+TEST_CASE("a connector's socket is closed on exec and does not block") {
+  on_each_kernel_engine("its descriptors have no flags", []() -> Task<> {
+    const Acceptor acceptor(loopback());
+    const Socket socket = co_await Connector(acceptor.address()).connect();
+    CHECK((::fcntl(socket.fd(), F_GETFD) & FD_CLOEXEC) != 0);
+    CHECK((::fcntl(socket.fd(), F_GETFL) & O_NONBLOCK) != 0);
   });
 }
 
@@ -113,9 +114,9 @@ TEST_CASE("delays double up to max_delay") {
     const RefusingPort port;
     const Connector connector(
         port.address(), {.initial_delay = 10ms, .max_delay = 40ms, .jitter = 0, .max_attempts = 6});
-    const auto start = std::chrono::steady_clock::now();
+    const TimePoint start = time_now();
     const auto error = co_await error_of(connector.connect());
-    const auto took = std::chrono::steady_clock::now() - start;
+    const auto took = time_now() - start;
     CHECK(error == std::errc::connection_refused);
     CHECK(took >= 150ms);  // 10 + 20 + 40 + 40 + 40
     // Without the cap it were 310 ms; a slow machine may add to it, and is forgiven.
@@ -132,10 +133,10 @@ TEST_CASE("jitter shortens delays at random, by its part at the most") {
       const Connector connector(
           port.address(),
           {.initial_delay = 100ms, .max_delay = 100ms, .jitter = jitter, .max_attempts = 2});
-      const auto start = std::chrono::steady_clock::now();
+      const TimePoint start = time_now();
       const auto error = co_await error_of(connector.connect());
       CHECK(error == std::errc::connection_refused);
-      co_return std::chrono::steady_clock::now() - start;
+      co_return time_now() - start;
     };
     std::vector<Task<std::chrono::nanoseconds>> tries;
     for (int i = 0; i < 20; ++i) tries.push_back(time(0.5));
@@ -179,6 +180,8 @@ TEST_CASE("fatal errors end the connect at the first try") {
     raw.size = sizeof family;
     const Connector strange{SocketAddress(raw), {.initial_delay = 30s}};
     CHECK(co_await error_of(strange.connect()) == std::errc::address_family_not_supported);
+  });
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
     const Connector below_a_file(SocketAddress::parse("unix:/dev/null/x"), {.initial_delay = 30s});
     CHECK(co_await error_of(below_a_file.connect()) == std::errc::not_a_directory);
   });
@@ -188,7 +191,7 @@ TEST_CASE("what the routes forbid is fatal, what they do not know is tried again
   in_namespace([] {
     REQUIRE(std::system("ip route add prohibit 192.0.2.0/25") == 0);
     REQUIRE(std::system("ip route add unreachable 192.0.2.128/25") == 0);
-    on_each_engine([]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", []() -> Task<> {
       const Connector forbidden(SocketAddress::parse("192.0.2.1:80"), {.initial_delay = 30s});
       CHECK(co_await error_of(forbidden.connect()) == std::errc::permission_denied);
       const Connector no_host(SocketAddress::parse("192.0.2.129:80"), quick(3));
@@ -202,7 +205,7 @@ TEST_CASE("what the routes forbid is fatal, what they do not know is tried again
 }
 
 TEST_CASE("a Unix path without a server is tried again") {
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
     const Connector nowhere(SocketAddress::parse("unix:/nowhere/at/all"), quick(3));
     CHECK(co_await error_of(nowhere.connect()) == std::errc::no_such_file_or_directory);
   });
@@ -228,9 +231,9 @@ TEST_CASE("attempt_timeout bounds a try to a server whose backlog is full") {
     const Connector connector(
         hole.address(),
         {.initial_delay = 1ms, .max_delay = 1ms, .max_attempts = 3, .attempt_timeout = 20ms});
-    const auto start = std::chrono::steady_clock::now();
+    const TimePoint start = time_now();
     CHECK(co_await error_of(connector.connect()) == std::errc::timed_out);
-    CHECK(std::chrono::steady_clock::now() - start >= 60ms);
+    CHECK(time_now() - start >= 60ms);
     co_await turn_until([&] { return count_descriptors() == before; });
   });
 }
@@ -325,7 +328,7 @@ TEST_CASE("a connect may be dropped at every moment, and leaves no descriptor") 
       co_await turn_until([this] { return count_descriptors() <= before; });
     }
   };
-  drop_at_every_moment([] { return std::make_unique<Scenario>(); });
+  drop_everywhere([] { return std::make_unique<Scenario>(); });
 }
 
 TEST_CASE("a connect in its delay, and one in a try at a silent server, may be dropped") {
@@ -376,15 +379,12 @@ TEST_CASE("a connect without a free descriptor is tried again, and goes through 
     const Connector connector(acceptor.address(), quick());
     std::optional<Socket> connected;
     const auto connect = [&]() -> Task<> { connected = co_await connector.connect(); };
-    rlimit before{};
-    ::getrlimit(RLIMIT_NOFILE, &before);
-    rlimit none = before;
-    none.rlim_cur = 3;
     TaskGroup group;
-    ::setrlimit(RLIMIT_NOFILE, &none);
-    group.spawn(connect());
-    co_await sleep(10ms);
-    ::setrlimit(RLIMIT_NOFILE, &before);
+    {
+      const NoDescriptorsLeft limit;
+      group.spawn(connect());
+      co_await sleep(10ms);
+    }
     CHECK_FALSE(connected);
     co_await group.join();
     CHECK(connected);
@@ -401,7 +401,7 @@ TEST_CASE("a connector never gives a socket that is connected to itself") {
       CHECK(raw.local_address() == address);  // it does happen
       raw.reset();
     }
-    on_each_engine([&]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", [&]() -> Task<> {
       const Connector connector(address, quick(5));
       CHECK(co_await error_of(connector.connect()) == std::errc::connection_refused);
       // And the port is free for the server that was meant.
@@ -435,7 +435,7 @@ TEST_CASE("a connector never gives a socket that is connected to itself") {
 TEST_CASE("among a few ports a connector that meets itself goes on until the server is there") {
   const bool done = in_namespace([] {
     set_local_ports(40000, 40015);
-    on_each_engine([]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", []() -> Task<> {
       const SocketAddress address = SocketAddress::parse("127.0.0.1:40004");
       const Connector connector(address, {.initial_delay = 0ms, .max_attempts = 500});
       CHECK(co_await error_of(connector.connect()) == std::errc::connection_refused);

@@ -1,7 +1,6 @@
 // What a drop may not lose: a task that accepts, reads, sends or waits is dropped at every moment,
 // and whatever was under way must still arrive, once and in order, with nothing left behind.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -10,23 +9,12 @@
 #include <utility>
 #include <vector>
 
-#include "../support/drop_at.h"
-#include "../support/net.h"
-#include "../support/process.h"
+#include "../support/net_drop.h"
 
 using namespace weir;
 using namespace weir::test;
 
 namespace {
-
-/// Drops at every moment, on every engine.
-template <class Make>
-void drop_everywhere(Make make, std::size_t least) {
-  for_each_engine([&](Engine engine) {
-    const Environment variable("WEIR_ENGINE", engine == Engine::uring ? "uring" : "epoll");
-    CHECK(drop_at_every_moment(make) >= least);
-  });
-}
 
 /// Reads a numbered stream: what was read before the drop and what is read after it make it whole.
 struct Reading {
@@ -332,8 +320,7 @@ struct Serving {
     server.spawn(serve());
     for (int i = 0; i < 3; ++i) {
       Peer peer = Peer::connect(acceptor.address());
-      TcpConnection client(Socket(EventLoop::current().sockets(), ::dup(peer.fd())));
-      peer.close();
+      TcpConnection client(Socket(EventLoop::current().sockets(), peer.release()));
       co_await client.send("ping");
       auto [error, reply] = co_await as_tuple(timeout(1h, client.read_exactly(4)));
       CHECK_FALSE(error);

@@ -117,7 +117,7 @@ TEST_CASE("500 connections each move 1 MiB of checked bytes both ways at once on
       TaskGroup group;
       for (std::uint64_t i = 0; i < kTalkers; ++i) {
         Peer peer = server.connect();
-        group.spawn(client(Socket(EventLoop::current().sockets(), ::dup(peer.fd())), i));
+        group.spawn(client(Socket(EventLoop::current().sockets(), peer.release()), i));
       }
       co_await group.join();
     };

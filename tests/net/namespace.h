@@ -28,21 +28,17 @@ namespace weir::test {
 /// A loopback port that refuses connections: bound, so that nobody else gets it, and not listening.
 class RefusingPort {
  public:
-  RefusingPort() : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const RawAddress raw = loopback().raw();
+  RefusingPort() : sockets_(TestMachine::current().sockets()), fd_(sockets_.open(AF_INET)) {
     RawAddress bound;
-    bound.size = sizeof bound.bytes;
-    const int on = 1;
-    if (::setsockopt(fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-        ::bind(fd_, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) != 0 ||
-        ::getsockname(fd_, reinterpret_cast<sockaddr*>(bound.bytes), &bound.size) != 0) {
-      throw std::system_error(errno, std::generic_category(), "RefusingPort");
+    if (sockets_.set(fd_, Sockets::Option::reuse_address, 1) != 0 ||
+        sockets_.bind(fd_, loopback().raw()) != 0 || sockets_.local_address(fd_, bound) != 0) {
+      throw std::runtime_error("RefusingPort");
     }
     address_ = SocketAddress(bound);
   }
   RefusingPort(const RefusingPort&) = delete;
   RefusingPort& operator=(const RefusingPort&) = delete;
-  ~RefusingPort() { ::close(fd_); }
+  ~RefusingPort() { sockets_.close(fd_); }
 
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
 
@@ -50,6 +46,7 @@ class RefusingPort {
   [[nodiscard]] const SocketAddress& take_over() const noexcept { return address_; }
 
  private:
+  Sockets& sockets_;
   int fd_;
   SocketAddress address_;
 };
@@ -58,40 +55,33 @@ class RefusingPort {
 class BlackHole {
  public:
   explicit BlackHole(const char* host = "127.0.0.1")
-      : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const RawAddress raw = SocketAddress::parse(std::string(host) + ":0").raw();
+      : sockets_(TestMachine::current().sockets()), fd_(sockets_.open(AF_INET)) {
+    const SocketAddress wanted = SocketAddress::parse(std::string(host) + ":0");
     RawAddress bound;
-    bound.size = sizeof bound.bytes;
-    if (::bind(fd_, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) != 0 ||
-        ::listen(fd_, 0) != 0 ||
-        ::getsockname(fd_, reinterpret_cast<sockaddr*>(bound.bytes), &bound.size) != 0) {
-      throw std::system_error(errno, std::generic_category(), "BlackHole");
+    if (sockets_.bind(fd_, wanted.raw()) != 0 || sockets_.listen(fd_, 0) != 0 ||
+        sockets_.local_address(fd_, bound) != 0) {
+      throw std::runtime_error("BlackHole");
     }
     address_ = SocketAddress(bound);
-    fill();
+    for (int i = 0; i < 4; ++i) {
+      fillers_.push_back(sockets_.open(AF_INET));
+      (void)sockets_.connect(fillers_.back(), address_.raw());
+    }
   }
   BlackHole(const BlackHole&) = delete;
   BlackHole& operator=(const BlackHole&) = delete;
   ~BlackHole() {
-    for (const int fd : fillers_) ::close(fd);
-    ::close(fd_);
+    for (const int fd : fillers_) sockets_.close(fd);
+    sockets_.close(fd_);
   }
 
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
 
   /// Makes room: from now on connects succeed.
-  void open_up() { ::listen(fd_, 128); }
+  void open_up() { (void)sockets_.listen(fd_, 128); }
 
  private:
-  void fill() {
-    for (int i = 0; i < 4; ++i) {
-      const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-      fillers_.push_back(fd);
-      const RawAddress& raw = address_.raw();
-      (void)::connect(fd, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size);
-    }
-  }
-
+  Sockets& sockets_;
   int fd_;
   std::vector<int> fillers_;
   SocketAddress address_;

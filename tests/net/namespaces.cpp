@@ -92,7 +92,7 @@ TEST_CASE("a host that does not answer at all is given up after attempt_timeout"
     shell("ip link add nowhere type veth peer name end && ip link set nowhere up");
     shell("ip link set end up && ip address add 192.0.2.1/24 dev nowhere");
     shell("ip neighbour add 192.0.2.2 lladdr 02:00:00:00:00:02 dev nowhere");
-    on_each_engine([]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", []() -> Task<> {
       const Connector connector(
           SocketAddress::parse("192.0.2.2:80"),
           {.initial_delay = 1ms, .max_delay = 1ms, .max_attempts = 3, .attempt_timeout = 30ms});
@@ -108,7 +108,7 @@ TEST_CASE("a client reconnects when the link goes down and comes up again") {
   CapturedLog log;
   with_two_networks(
       [] {
-        on_each_engine([]() -> Task<> {
+        on_each_kernel_engine("no network namespaces", []() -> Task<> {
           TcpClient client(
               {.address = SocketAddress::parse("192.0.2.2:7000"),
                .connector = {.initial_delay = 5ms, .max_delay = 20ms, .attempt_timeout = 300ms}});
@@ -151,7 +151,7 @@ TEST_CASE("a client reconnects when the link goes down and comes up again") {
 
 TEST_CASE("a client whose server has no route yet connects once there is one") {
   in_namespace([] {
-    on_each_engine([]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", []() -> Task<> {
       const Connector connector(SocketAddress::parse("192.0.2.1:7000"),
                                 {.initial_delay = 1ms, .max_delay = 4ms});
       std::optional<Socket> connected;
@@ -181,7 +181,7 @@ TEST_CASE("bytes cross a network that delays and loses packets, whole and in ord
           MESSAGE("skipped: this kernel has no netem");
           return;
         }
-        on_each_engine([]() -> Task<> {
+        on_each_kernel_engine("no network namespaces", []() -> Task<> {
           TcpConnection connection = co_await connect("192.0.2.2:7000");
           const std::string bytes = pattern(1'000'000);
           const auto send = [&]() -> Task<> {

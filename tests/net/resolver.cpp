@@ -12,9 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "../support/drop_at.h"
-#include "../support/net.h"
-#include "../support/process.h"
+#include "../support/net_drop.h"
 #include "namespace.h"
 
 using namespace weir;
@@ -58,16 +56,25 @@ Task<std::string> text_of_failure(std::string name) {
   co_return "";
 }
 
+/// A connect to the name arrives at the acceptor.
+Task<> check_connect(Acceptor& acceptor, std::string name) {
+  auto [connection, socket] = co_await when_all(connect(name), acceptor.accept());
+  TcpConnection other(std::move(socket));
+  co_await connection.send("hello");
+  CHECK((co_await other.read_exactly(5)).view() == "hello");
+  connection.force_close();
+}
+
 std::string host_and_port(const SocketAddress& address) {
   return "localhost:" + std::to_string(address.port());
 }
 
 bool has_ipv6_loopback() {
-  const int fd = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  Sockets& sockets = TestMachine::current().sockets();
+  const int fd = sockets.open(AF_INET6);
   if (fd < 0) return false;
   const Peer socket(fd);
-  const RawAddress raw = SocketAddress::parse("[::1]:0").raw();
-  return ::bind(fd, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) == 0;
+  return sockets.bind(fd, SocketAddress::parse("[::1]:0").raw()) == 0;
 }
 
 }  // namespace
@@ -102,7 +109,7 @@ TEST_CASE("addresses need no look-up, and no thread") {
 
 TEST_CASE("an IPv6 address needs no IPv6 network to be understood") {
   in_namespace([] {
-    on_each_engine([]() -> Task<> {
+    on_each_kernel_engine("no network namespaces", []() -> Task<> {
       const auto addresses = co_await resolve("[2001:db8::1]:80");
       CHECK(holds(addresses, SocketAddress::parse("[2001:db8::1]:80")));
       const auto name = co_await resolve("[::1]:http");
@@ -113,7 +120,7 @@ TEST_CASE("an IPv6 address needs no IPv6 network to be understood") {
 
 TEST_CASE("a port may be the name of a service") {
   const LookupsEnd lookups_end;
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("no names of services", []() -> Task<> {
     const auto addresses = co_await resolve("127.0.0.1:http");
     CHECK(holds(addresses, SocketAddress::parse("127.0.0.1:80")));
     const std::string text = co_await text_of_failure("127.0.0.1:nosuchservice");
@@ -183,31 +190,29 @@ TEST_CASE("more look-ups than threads at once all get their answer") {
   });
 }
 
-TEST_CASE("connect goes to a name, an address and a Unix path") {
+TEST_CASE("connect goes to a name and an address") {
   const LookupsEnd lookups_end;
   on_each_engine([]() -> Task<> {
-    const auto check = [](Acceptor& acceptor, std::string name) -> Task<> {
-      auto [connection, socket] = co_await when_all(connect(name), acceptor.accept());
-      TcpConnection other(std::move(socket));
-      co_await connection.send("hello");
-      CHECK((co_await other.read_exactly(5)).view() == "hello");
-      connection.force_close();
-    };
     Acceptor v4(loopback());
-    co_await check(v4, v4.address().to_string());
+    co_await check_connect(v4, v4.address().to_string());
     const auto addresses = co_await resolve(host_and_port(v4.address()));
-    if (holds(addresses, v4.address())) co_await check(v4, host_and_port(v4.address()));
+    if (holds(addresses, v4.address())) co_await check_connect(v4, host_and_port(v4.address()));
     if (has_ipv6_loopback()) {
       Acceptor v6(SocketAddress::parse("[::1]:0"));
-      co_await check(v6, v6.address().to_string());
+      co_await check_connect(v6, v6.address().to_string());
     } else {
       MESSAGE("skipped: no IPv6 here");
     }
+  });
+}
+
+TEST_CASE("connect goes to a Unix path") {
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
     const auto directory = std::filesystem::temp_directory_path();
     const std::string path =
         "unix:" + (directory / ("weir-resolver-" + std::to_string(::getpid()))).string();
     Acceptor local(SocketAddress::parse(path));
-    co_await check(local, path);
+    co_await check_connect(local, path);
   });
 }
 
@@ -237,17 +242,17 @@ TEST_CASE("the second address is tried after attempt_delay when the first is sil
   on_each_engine([]() -> Task<> {
     const BlackHole hole;
     Acceptor acceptor(loopback());
-    const std::size_t before = open_descriptors().size();
-    const auto start = std::chrono::steady_clock::now();
+    const std::size_t before = count_descriptors();
+    const TimePoint start = time_now();
     std::vector<SocketAddress> addresses{hole.address(), acceptor.address()};
     {
       const Socket socket = co_await connect_any(addresses, 30ms);
-      CHECK(std::chrono::steady_clock::now() - start >= 30ms);
+      CHECK(time_now() - start >= 30ms);
       CHECK(socket.peer_address() == acceptor.address());
       const Socket accepted = co_await acceptor.accept();
-      co_await turn_until([&] { return open_descriptors().size() == before + 2; });
+      co_await turn_until([&] { return count_descriptors() == before + 2; });
     }
-    co_await turn_until([&] { return open_descriptors().size() == before; });
+    co_await turn_until([&] { return count_descriptors() == before; });
   });
 }
 
@@ -259,9 +264,9 @@ TEST_CASE("an address that fails at once does not shorten the delay of those beh
     const SocketAddress nowhere = SocketAddress::parse("unix:/nowhere/at/all");
     std::vector<SocketAddress> addresses{nowhere, hole.address(), acceptor.address()};
     // Of one family but the first: they keep their order.
-    const auto start = std::chrono::steady_clock::now();
+    const TimePoint start = time_now();
     const Socket socket = co_await connect_any(addresses, 50ms);
-    CHECK(std::chrono::steady_clock::now() - start >= 50ms);
+    CHECK(time_now() - start >= 50ms);
     CHECK(socket.peer_address() == acceptor.address());
   });
 }
@@ -311,9 +316,9 @@ TEST_CASE("the families take turns, beginning with the first") {
     const auto connect = [&]() -> Task<> {
       socket = co_await timeout(kPatience, connect_any(addresses, 20ms));
     };
-    const auto start = std::chrono::steady_clock::now();
+    const TimePoint start = time_now();
     co_await connect();
-    CHECK(std::chrono::steady_clock::now() - start >= 20ms);
+    CHECK(time_now() - start >= 20ms);
     CHECK(socket->peer_address() == acceptor.address());
   });
 }
@@ -324,7 +329,7 @@ TEST_CASE("a race of connects may be dropped at every moment, and leaves no desc
     RefusingPort port;
     std::optional<Acceptor> acceptor{loopback()};
     std::vector<SocketAddress> addresses{hole.address(), port.address(), acceptor->address()};
-    std::size_t before = open_descriptors().size();
+    std::size_t before = count_descriptors();
 
     Task<> task() {
       const Socket socket = co_await connect_any(addresses, 2ms);
@@ -332,10 +337,10 @@ TEST_CASE("a race of connects may be dropped at every moment, and leaves no desc
     }
     Task<> afterwards(bool) {
       acceptor.reset();  // and with it what it accepted
-      co_await turn_until([this] { return open_descriptors().size() <= before; });
+      co_await turn_until([this] { return count_descriptors() <= before; });
     }
   };
-  drop_at_every_moment([] { return std::make_unique<Scenario>(); });
+  drop_everywhere([] { return std::make_unique<Scenario>(); });
 }
 
 TEST_CASE("a connect by name may be dropped at every moment") {
@@ -351,7 +356,7 @@ TEST_CASE("a connect by name may be dropped at every moment") {
     }
     Task<> afterwards(bool) { co_return; }
   };
-  drop_at_every_moment([] { return std::make_unique<Scenario>(); });
+  drop_everywhere([] { return std::make_unique<Scenario>(); });
 }
 
 TEST_CASE("a loop may end while names are being resolved") {

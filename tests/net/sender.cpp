@@ -55,11 +55,14 @@ TEST_CASE("senders on other threads send whole messages, each thread's in order"
     auto [conn, peer] = connect_pair(marks(64 << 10, 16 << 10));
     const auto produce = [](Sender sender, int thread) {
       for (int i = 0; i < kMessages; ++i) {
-        while (!sender.try_send(line_of(thread, i))) std::this_thread::yield();
+        while (!sender.try_send(line_of(thread, i))) yield_thread();
       }
     };
-    std::vector<std::jthread> threads;
-    for (int i = 0; i < kThreads; ++i) threads.emplace_back(produce, conn.sender(), i);
+    std::vector<std::unique_ptr<Thread>> threads;
+    for (int i = 0; i < kThreads; ++i) {
+      threads.push_back(
+          std::make_unique<Thread>([produce, sender = conn.sender(), i] { produce(sender, i); }));
+    }
     const auto receive = [peer = &peer] {
       std::size_t total = 0;
       for (int t = 0; t < kThreads; ++t) {
@@ -199,9 +202,9 @@ TEST_CASE("what threads were promised goes out though the connection is closed m
       Peer peer = std::move(pair->peer);
       std::atomic<int> going{0};
       std::vector<int> accepted(kThreads, 0);
-      std::vector<std::jthread> threads;
+      std::vector<std::unique_ptr<Thread>> threads;
       for (int i = 0; i < kThreads; ++i) {
-        threads.emplace_back([&, i, sender = pair->connection.sender()] {
+        threads.push_back(std::make_unique<Thread>([&, i, sender = pair->connection.sender()] {
           int& count = accepted[static_cast<std::size_t>(i)];
           ++going;
           for (;;) {
@@ -209,9 +212,11 @@ TEST_CASE("what threads were promised goes out though the connection is closed m
               ++count;
             } else if (!sender.open()) {
               return;
+            } else {
+              yield_thread();
             }
           }
-        });
+        }));
       }
       const auto receive = [&peer] { return peer.receive_all(); };
       TaskGroup group;
@@ -229,86 +234,74 @@ TEST_CASE("what threads were promised goes out though the connection is closed m
 }
 
 TEST_CASE("a send from another loop waits for the low mark and comes back") {
-  for_each_engine([](Engine engine) {
-    LoopOptions options;
-    options.engine = engine;
-    EventLoopThread other(options);
-    on_engine(engine, [&]() -> Task<> {
-      auto [conn, peer] = connect_pair(marks(64 << 10, 1 << 10), kSmall);
-      const auto produce = [](Sender sender, EventLoop* expected) -> Task<int> {
-        for (int i = 0; i < 200; ++i) {
-          co_await sender.send(pattern(10000, 1, static_cast<std::uint64_t>(i) * 10000));
-          if (&EventLoop::current() != expected) co_return -1;
-        }
-        co_return 200;
-      };
-      const auto receive = [peer = &peer] { return peer->receive_exactly(200 * 10000); };
-      TaskGroup group;
-      std::string got;
-      const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
-      group.spawn(collect());
-      const int sent = co_await on(other.loop(), produce(conn.sender(), &other.loop()));
-      CHECK(sent == 200);
-      co_await group.join();
-      CHECK(matching(got, 1, 0) == 200 * 10000);
-    });
+  on_each_engine([]() -> Task<> {
+    EventLoopThread other(EventLoop::current().options());
+    auto [conn, peer] = connect_pair(marks(64 << 10, 1 << 10), kSmall);
+    const auto produce = [](Sender sender, EventLoop* expected) -> Task<int> {
+      for (int i = 0; i < 200; ++i) {
+        co_await sender.send(pattern(10000, 1, static_cast<std::uint64_t>(i) * 10000));
+        if (&EventLoop::current() != expected) co_return -1;
+      }
+      co_return 200;
+    };
+    const auto receive = [peer = &peer] { return peer->receive_exactly(200 * 10000); };
+    TaskGroup group;
+    std::string got;
+    const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
+    group.spawn(collect());
+    const int sent = co_await on(other.loop(), produce(conn.sender(), &other.loop()));
+    CHECK(sent == 200);
+    co_await group.join();
+    CHECK(matching(got, 1, 0) == 200 * 10000);
   });
 }
 
 TEST_CASE("a send from another loop that waits is told when the connection closes") {
-  for_each_engine([](Engine engine) {
-    LoopOptions options;
-    options.engine = engine;
-    EventLoopThread other(options);
-    on_engine(engine, [&]() -> Task<> {
-      auto pair = std::make_unique<Connected>(connect_pair(marks(1000, 0), kSmall));
-      const Sender sender = pair->connection.sender();
-      CHECK(sender.try_send(std::string(4 << 20, 'x')));
-      co_await turns(2);
-      Event waiting;
-      EventLoop& here = EventLoop::current();
-      const auto wait = [&](Sender from) -> Task<bool> {
-        here.post([&waiting] { waiting.set(); });
-        auto [error, none] = co_await as_tuple(from.send("never"));
-        co_return error == std::errc::broken_pipe;
-      };
-      TaskGroup group;
-      bool refused = false;
-      const auto cross = [&]() -> Task<> { refused = co_await on(other.loop(), wait(sender)); };
-      group.spawn(cross());
-      co_await waiting.wait();
-      pair->connection.force_close();
-      co_await group.join();
-      CHECK(refused);
-    });
+  on_each_engine([]() -> Task<> {
+    EventLoopThread other(EventLoop::current().options());
+    auto pair = std::make_unique<Connected>(connect_pair(marks(1000, 0), kSmall));
+    const Sender sender = pair->connection.sender();
+    CHECK(sender.try_send(std::string(4 << 20, 'x')));
+    co_await turns(2);
+    Event waiting;
+    EventLoop& here = EventLoop::current();
+    const auto wait = [&](Sender from) -> Task<bool> {
+      here.post([&waiting] { waiting.set(); });
+      auto [error, none] = co_await as_tuple(from.send("never"));
+      co_return error == std::errc::broken_pipe;
+    };
+    TaskGroup group;
+    bool refused = false;
+    const auto cross = [&]() -> Task<> { refused = co_await on(other.loop(), wait(sender)); };
+    group.spawn(cross());
+    co_await waiting.wait();
+    pair->connection.force_close();
+    co_await group.join();
+    CHECK(refused);
   });
 }
 
 TEST_CASE("a send from another loop that is dropped while it waits sends nothing") {
-  for_each_engine([](Engine engine) {
-    LoopOptions options;
-    options.engine = engine;
-    EventLoopThread other(options);
-    on_engine(engine, [&]() -> Task<> {
-      auto [conn, peer] = connect_pair(marks(1000, 0), kSmall);
-      const Sender sender = conn.sender();
-      CHECK(sender.try_send(pattern(1 << 20)));
-      co_await turns(2);
-      const auto wait = [](Sender from) -> Task<bool> {
-        auto [error, none] = co_await as_tuple(timeout(1ms, from.send("dropped")));
-        co_return error == std::errc::timed_out;
-      };
-      const bool dropped = co_await on(other.loop(), wait(sender));
-      CHECK(dropped);
-      const auto receive = [peer = &peer] { return peer->receive_all(); };
-      TaskGroup group;
-      std::string got;
-      const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
-      group.spawn(collect());
-      co_await conn.shutdown();
-      co_await group.join();
-      CHECK(matching(got, 1, 0) == 1U << 20);
-    });
+  on_each_engine([]() -> Task<> {
+    EventLoopThread other(EventLoop::current().options());
+    auto [conn, peer] = connect_pair(marks(1000, 0), kSmall);
+    const Sender sender = conn.sender();
+    CHECK(sender.try_send(pattern(1 << 20)));
+    co_await turns(2);
+    const auto wait = [](Sender from) -> Task<bool> {
+      auto [error, none] = co_await as_tuple(timeout(1ms, from.send("dropped")));
+      co_return error == std::errc::timed_out;
+    };
+    const bool dropped = co_await on(other.loop(), wait(sender));
+    CHECK(dropped);
+    const auto receive = [peer = &peer] { return peer->receive_all(); };
+    TaskGroup group;
+    std::string got;
+    const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
+    group.spawn(collect());
+    co_await conn.shutdown();
+    co_await group.join();
+    CHECK(matching(got, 1, 0) == 1U << 20);
   });
 }
 

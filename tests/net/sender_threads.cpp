@@ -109,16 +109,16 @@ TEST_CASE("messages of many threads leave whole, and each thread's in order") {
   on_each_engine([]() -> Task<> {
     auto [a, b] = link_pair();
     const Sender sender = a.sender();
-    std::vector<std::jthread> threads;
+    std::vector<std::unique_ptr<Thread>> threads;
     for (int thread = 0; thread < kThreads; ++thread) {
-      threads.emplace_back([sender, thread] {
+      threads.push_back(std::make_unique<Thread>([sender, thread] {
         for (int i = 0; i < kMessages; ++i) {
           while (!sender.try_send(message_of(thread, i))) {
             if (!sender.open()) return;
-            std::this_thread::yield();
+            yield_thread();
           }
         }
-      });
+      }));
     }
     co_await check_messages(b, kThreads, kMessages);
     threads.clear();

@@ -87,7 +87,7 @@ void leave_stale(const SocketAddress& address) {
 
 TEST_CASE("acceptor and connector meet at a Unix path, which goes with the acceptor") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto path = directory / "socket";
     co_await check_pair(unix_address(path));
     CHECK_FALSE(std::filesystem::exists(path));
@@ -95,7 +95,7 @@ TEST_CASE("acceptor and connector meet at a Unix path, which goes with the accep
 }
 
 TEST_CASE("acceptor and connector meet at an abstract name, which is free at once afterwards") {
-  on_each_engine([]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
     co_await check_pair(abstract_address());
     co_await turns(3);
     co_await check_pair(abstract_address());
@@ -105,7 +105,7 @@ TEST_CASE("acceptor and connector meet at an abstract name, which is free at onc
 
 TEST_CASE("server and client meet at a Unix path") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     ServerOptions options;
     options.address = unix_address(directory / "socket");
     TcpServer server(EventLoop::current(), options);
@@ -132,7 +132,7 @@ TEST_CASE("server and client meet at a Unix path") {
 
 TEST_CASE("a client of a Unix path reconnects when the file comes back") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto address = unix_address(directory / "socket");
     TcpClient client({.address = address, .connector = {.initial_delay = 2ms, .max_delay = 4ms}});
     TaskGroup group;
@@ -153,7 +153,7 @@ TEST_CASE("a client of a Unix path reconnects when the file comes back") {
 
 TEST_CASE("a stale socket file is replaced") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto address = unix_address(directory / "socket");
     leave_stale(address);
     co_await check_pair(address);
@@ -162,7 +162,7 @@ TEST_CASE("a stale socket file is replaced") {
 
 TEST_CASE("a path on which somebody listens, or that is no socket, is left alone") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto address = unix_address(directory / "socket");
     const Acceptor first(address);
     const std::string text = text_of<std::system_error>([&] { const Acceptor second(address); });
@@ -178,7 +178,7 @@ TEST_CASE("a path on which somebody listens, or that is no socket, is left alone
 
 TEST_CASE("an acceptor removes only its own file") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto path = directory / "socket";
     auto first = std::make_unique<Acceptor>(unix_address(path));
     // Somebody took the path away and listens there now.
@@ -193,7 +193,7 @@ TEST_CASE("an acceptor removes only its own file") {
 
 TEST_CASE("a path has 107 bytes, and the error for more shows the limit") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     std::string path = (directory / "").string();
     path.append(107 - path.size(), 'x');
     co_await check_pair(unix_address(path));
@@ -209,7 +209,7 @@ TEST_CASE("a path has 107 bytes, and the error for more shows the limit") {
 
 TEST_CASE("a full backlog of a Unix path is tried again, and comes through") {
   const Directory directory;
-  on_each_engine([&]() -> Task<> {
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
     const auto address = unix_address(directory / "socket");
     // A listener that nobody accepts on, with room for one or two.
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

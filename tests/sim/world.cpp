@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../support/sim.h"
@@ -79,6 +81,29 @@ TEST_CASE("a simulated client reaches a simulated server by its name and by its 
   client.spawn(exchange("server:7", 10, done));
   client.spawn(exchange("10.0.0.1:7", 10, done));
   CHECK(world.run_until([&] { return done == 2; }));
+}
+
+TEST_CASE("simulated sockets share a port as those of Linux do, and listen again") {
+  sim::World world({.seed = 1});
+  Sockets& sockets = world.add_host("10.0.0.1").loop().sockets();
+  const SocketAddress address = SocketAddress::parse("10.0.0.1:7");
+  const auto bound = [&](Sockets::Option reuse) {
+    const int fd = sockets.open(address.family());
+    CHECK(sockets.set(fd, reuse, 1) == 0);
+    return std::pair(fd, sockets.bind(fd, address.raw()));
+  };
+  const auto [first, free] = bound(Sockets::Option::reuse_address);
+  const auto [second, shared] = bound(Sockets::Option::reuse_address);
+  const auto [third, taken] = bound(Sockets::Option::reuse_port);
+  CHECK(free == 0);
+  CHECK(shared == 0);  // nobody listens
+  CHECK(taken == -EADDRINUSE);
+  CHECK(sockets.listen(first, 0) == 0);
+  CHECK(sockets.listen(second, 0) == -EADDRINUSE);
+  CHECK(sockets.listen(first, 10) == 0);  // with another backlog
+  const auto [fourth, late] = bound(Sockets::Option::reuse_address);
+  CHECK(late == -EADDRINUSE);
+  for (const int fd : {first, second, third, fourth}) sockets.close(fd);
 }
 
 TEST_CASE("a simulated host may have addresses of both families, and loopback") {

@@ -9,6 +9,7 @@
 #include <doctest/doctest.h>
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -77,6 +78,13 @@ class Dropper {
   std::shared_ptr<int> alive_ = std::make_shared<int>(0);
 };
 
+inline constexpr std::size_t kMostMoments = 5000;
+
+inline void on_fresh_loop(const std::function<Task<>()>& scene) {
+  EventLoop loop;
+  loop.run_until_complete(scene());
+}
+
 /// Runs a scenario again and again, each time on a fresh loop, and drops its task at the first
 /// moment, the second, and so on until the task finishes before its moment: at every suspension,
 /// with what it waits for not there yet, and there already.
@@ -91,7 +99,9 @@ class Dropper {
 /// Both run on the loop; the scenario lives until `afterwards` has finished. Frames must all be
 /// gone when the loop is. Gives the number of moments; more than `most` fail the test.
 template <class Make>
-std::size_t drop_at_every_moment(Make make, std::size_t most = 5000) {
+std::size_t drop_at_every_moment(
+    Make make, std::size_t most = kMostMoments,
+    const std::function<void(const std::function<Task<>()>&)>& run = on_fresh_loop) {
   for (std::size_t moment = 0;; ++moment) {
     INFO("dropped at moment ", moment);
     if (moment > most) {
@@ -100,23 +110,20 @@ std::size_t drop_at_every_moment(Make make, std::size_t most = 5000) {
     }
     bool finished = false;
     const auto frames = live_frames();
-    {
-      EventLoop loop;
-      const auto scene = [&]() -> Task<> {
-        auto scenario = make();
-        auto& acts = [&]() -> auto& {
-          if constexpr (requires { scenario->task(); }) {
-            return *scenario;
-          } else {
-            return scenario;
-          }
-        }();
-        Dropper dropper(loop, moment);
-        finished = co_await dropper.run(acts.task());
-        co_await acts.afterwards(finished);
-      };
-      loop.run_until_complete(scene());
-    }
+    const auto scene = [&]() -> Task<> {
+      auto scenario = make();
+      auto& acts = [&]() -> auto& {
+        if constexpr (requires { scenario->task(); }) {
+          return *scenario;
+        } else {
+          return scenario;
+        }
+      }();
+      Dropper dropper(EventLoop::current(), moment);
+      finished = co_await dropper.run(acts.task());
+      co_await acts.afterwards(finished);
+    };
+    run(scene);
     CHECK(live_frames() == frames);
     if (finished) return moment;
   }

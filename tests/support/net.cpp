@@ -1,10 +1,11 @@
 #include "net.h"
 
+#include <weir/io/kernel_sockets.h>
+
 #include <doctest/doctest.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,22 +13,125 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <thread>
+
+#include "process.h"
+#include "simulation.h"
 
 namespace weir::test {
 namespace {
 
-[[noreturn]] void fail(const char* what) {
-  throw std::system_error(errno, std::generic_category(), std::string("peer: ") + what);
+[[noreturn]] void fail(std::int64_t error, const char* what) {
+  throw std::system_error(static_cast<int>(-error), std::generic_category(),
+                          std::string("peer: ") + what);
 }
 
-void set_int(int fd, int level, int name, int value) {
-  if (::setsockopt(fd, level, name, &value, sizeof value) != 0) fail("setsockopt");
+/// Gives the result of a system call, or throws its error.
+std::int64_t checked(std::int64_t result, const char* what) {
+  if (result < 0) fail(result, what);
+  return result;
 }
 
-void shrink_buffers(int fd, int bytes) {
+void shrink_buffers(Sockets& sockets, int fd, int bytes) {
   if (bytes == 0) return;
-  set_int(fd, SOL_SOCKET, SO_RCVBUF, bytes);
-  set_int(fd, SOL_SOCKET, SO_SNDBUF, bytes);
+  checked(sockets.set(fd, Sockets::Option::receive_buffer, bytes), "set a buffer");
+  checked(sockets.set(fd, Sockets::Option::send_buffer, bytes), "set a buffer");
+}
+
+/// The machine that the tests run on.
+class RealMachine final : public TestMachine {
+ public:
+  [[nodiscard]] Sockets& sockets() noexcept override { return kernel_sockets(); }
+
+  int connect(const SocketAddress& address, int buffer_bytes) override {
+    const int fd = ::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    try {
+      shrink_buffers(sockets(), fd, buffer_bytes);
+    } catch (const std::system_error& error) {
+      ::close(fd);
+      return -error.code().value();
+    }
+    const RawAddress& raw = address.raw();
+    int error = 0;
+    if (::connect(fd, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) != 0) error = errno;
+    if (error == EINTR) {  // by work of a ring of this thread; it goes on
+      error = wait_for(fd, POLLOUT) ? option_of(fd, SOL_SOCKET, SO_ERROR) : ETIMEDOUT;
+    }
+    if (error == 0) return fd;
+    ::close(fd);
+    return -error;
+  }
+
+  std::int64_t send(int fd, std::string_view bytes, bool waits) override {
+    return transfer(fd, POLLOUT, waits, [&] {
+      return ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    });
+  }
+
+  std::int64_t receive(int fd, std::span<char> into, bool waits) override {
+    return transfer(fd, POLLIN, waits,
+                    [&] { return ::recv(fd, into.data(), into.size(), MSG_DONTWAIT); });
+  }
+
+  std::unique_ptr<Running> start_thread(std::function<void()> function) override {
+    struct Thread final : Running {
+      explicit Thread(std::function<void()> function) : thread(std::move(function)) {}
+      std::jthread thread;
+    };
+    return std::make_unique<Thread>(std::move(function));
+  }
+  void yield() override { std::this_thread::yield(); }
+
+  [[nodiscard]] Duration turn() const noexcept override { return Duration::zero(); }
+
+  [[nodiscard]] std::size_t open_descriptors() override {
+    return weir::test::open_descriptors().size();
+  }
+
+  void deny_descriptors(bool denied) override {
+    static rlimit before{};
+    if (!denied) {
+      ::setrlimit(RLIMIT_NOFILE, &before);
+      return;
+    }
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    const int lowest_free = ::dup(STDERR_FILENO);
+    ::close(lowest_free);
+    rlimit limit = before;
+    limit.rlim_cur = static_cast<rlim_t>(lowest_free);
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+
+ private:
+  /// False if patience is over first.
+  static bool wait_for(int fd, short events) {
+    pollfd ready{.fd = fd, .events = events, .revents = 0};
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    for (;;) {
+      const auto left =
+          std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      if (left.count() <= 0) return false;
+      const int count = ::poll(&ready, 1, static_cast<int>(left.count()));
+      if (count > 0) return true;
+      if (count < 0 && errno != EINTR) return true;  // the call will tell
+    }
+  }
+
+  template <class Call>
+  static std::int64_t transfer(int fd, short events, bool waits, Call call) {
+    for (;;) {
+      const auto count = call();
+      if (count >= 0) return count;
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN || !waits || !wait_for(fd, events)) return -errno;
+    }
+  }
+};
+
+RealMachine& real_machine() {
+  static RealMachine machine;
+  return machine;
 }
 
 /// Why an engine cannot be had; empty if it can.
@@ -74,45 +178,40 @@ void for_each_engine(const std::function<void(Engine)>& body) {
   }
 }
 
+void for_each_kernel_engine(std::string_view reason, const std::function<void(Engine)>& body) {
+  for_each_engine(body);
+  MESSAGE("skipped on the simulation: " << std::string(reason));
+}
+
 void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options) {
   options.engine = engine;
   EventLoop loop(options);
   loop.run_until_complete(bounded(body()));
 }
 
-void on_each_engine(const std::function<Task<>()>& body, LoopOptions options) {
-  for_each_engine([&](Engine engine) { on_engine(engine, body, options); });
+void on_each_kernel_engine(std::string_view reason, const std::function<Task<>()>& body,
+                           LoopOptions options) {
+  for_each_kernel_engine(reason, [&](Engine engine) { on_engine(engine, body, options); });
 }
 
-Peer::Peer(int fd) : fd_(fd) {
-  timeval patience{};
-  patience.tv_sec = std::chrono::seconds(kPatience).count();
-  ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  ::setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+void on_each_engine(const std::function<Task<>()>& body, LoopOptions options) {
+  for_each_engine([&](Engine engine) { on_engine(engine, body, options); });
+  on_simulation(body, options);
+}
+
+TestMachine& TestMachine::current() {
+  TestMachine* simulated = simulated_machine();
+  return simulated != nullptr ? *simulated : real_machine();
 }
 
 Peer Peer::connect(const SocketAddress& address, int buffer_bytes) {
-  const int fd = ::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) fail("socket");
-  Peer peer(fd);
-  shrink_buffers(fd, buffer_bytes);
-  const RawAddress& raw = address.raw();
-  int result = ::connect(fd, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size);
-  if (result != 0 && errno == EINTR) {  // by work of a ring of this thread; it goes on
-    pollfd writable{.fd = fd, .events = POLLOUT, .revents = 0};
-    while (::poll(&writable, 1, -1) < 0 && errno == EINTR) continue;
-    errno = option_of(fd, SOL_SOCKET, SO_ERROR);
-    result = errno == 0 ? 0 : -1;
-  }
-  if (result != 0) fail("connect");
-  return peer;
+  const std::int64_t fd = TestMachine::current().connect(address, buffer_bytes);
+  return Peer(static_cast<int>(checked(fd, "connect")));
 }
 
 void Peer::send(std::string_view bytes) {
   while (!bytes.empty()) {
-    const auto sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0) fail("send");
+    const std::int64_t sent = checked(machine_->send(fd_, bytes, true), "send");
     bytes.remove_prefix(static_cast<std::size_t>(sent));
   }
 }
@@ -120,30 +219,30 @@ void Peer::send(std::string_view bytes) {
 std::size_t Peer::send_now(std::string_view bytes) {
   std::size_t total = 0;
   while (!bytes.empty()) {
-    const auto sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (sent < 0 && errno == EAGAIN) break;
-    if (sent < 0) fail("send");
+    const std::int64_t sent = machine_->send(fd_, bytes, false);
+    if (sent == -EAGAIN) break;
+    total += static_cast<std::size_t>(checked(sent, "send"));
     bytes.remove_prefix(static_cast<std::size_t>(sent));
-    total += static_cast<std::size_t>(sent);
   }
   return total;
 }
 
 std::string Peer::receive(std::size_t most) {
   std::string bytes(most, '\0');
-  auto count = ::recv(fd_, bytes.data(), most, 0);
-  while (count < 0 && errno == EINTR) count = ::recv(fd_, bytes.data(), most, 0);
-  if (count < 0) fail("recv");
-  bytes.resize(static_cast<std::size_t>(count));
+  bytes.resize(static_cast<std::size_t>(checked(machine_->receive(fd_, bytes, true), "recv")));
   return bytes;
 }
 
 std::string Peer::receive_now(std::size_t most) {
   std::string bytes(most, '\0');
-  const auto count = ::recv(fd_, bytes.data(), most, MSG_DONTWAIT);
-  if (count < 0 && errno != EAGAIN) fail("recv");
-  bytes.resize(static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+  const std::int64_t count = machine_->receive(fd_, bytes, false);
+  bytes.resize(count == -EAGAIN ? 0 : static_cast<std::size_t>(checked(count, "recv")));
   return bytes;
+}
+
+bool Peer::has_ended() {
+  char byte = 0;
+  return machine_->receive(fd_, std::span(&byte, 1), false) == 0;
 }
 
 std::string Peer::receive_exactly(std::size_t count) {
@@ -178,45 +277,37 @@ int Peer::wait_for_end() {
   return error;
 }
 
-void Peer::shutdown_send() {
-  if (::shutdown(fd_, SHUT_WR) != 0) fail("shutdown");
-}
+void Peer::shutdown_send() { checked(machine_->sockets().shutdown_send(fd_), "shutdown"); }
 
 void Peer::reset() {
-  const linger now{.l_onoff = 1, .l_linger = 0};
-  ::setsockopt(fd_, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  machine_->sockets().set(fd_, Sockets::Option::reset_on_close, 1);
   close();
 }
 
 void Peer::close() noexcept {
-  if (const int fd = std::exchange(fd_, -1); fd >= 0) ::close(fd);
+  if (const int fd = std::exchange(fd_, -1); fd >= 0) machine_->sockets().close(fd);
 }
 
 SocketAddress Peer::local_address() const {
   RawAddress raw;
-  raw.size = sizeof raw.bytes;
-  ::getsockname(fd_, reinterpret_cast<sockaddr*>(raw.bytes), &raw.size);
+  checked(machine_->sockets().local_address(fd_, raw), "getsockname");
   return SocketAddress(raw);
 }
 
 SocketAddress loopback() { return SocketAddress::parse("127.0.0.1:0"); }
 
 std::pair<int, int> tcp_pair(int buffer_bytes) {
-  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (listener < 0) fail("socket");
-  shrink_buffers(listener, buffer_bytes);
-  const RawAddress raw = loopback().raw();
-  if (::bind(listener, reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) != 0) fail("bind");
-  if (::listen(listener, 1) != 0) fail("listen");
+  Sockets& sockets = TestMachine::current().sockets();
+  const auto listener = static_cast<int>(checked(sockets.open(AF_INET), "socket"));
+  shrink_buffers(sockets, listener, buffer_bytes);
+  checked(sockets.bind(listener, loopback().raw()), "bind");
+  checked(sockets.listen(listener, 1), "listen");
   RawAddress bound;
-  bound.size = sizeof bound.bytes;
-  ::getsockname(listener, reinterpret_cast<sockaddr*>(bound.bytes), &bound.size);
+  checked(sockets.local_address(listener, bound), "getsockname");
   Peer client = Peer::connect(SocketAddress(bound), buffer_bytes);
-  const int accepted = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-  if (accepted < 0) fail("accept");
-  ::close(listener);
-  const int fd = ::dup(client.fd());
-  return {accepted, fd};
+  const auto accepted = static_cast<int>(checked(sockets.accept(listener), "accept"));
+  sockets.close(listener);
+  return {accepted, client.release()};
 }
 
 Connected connect_pair(ConnectionOptions options, int buffer_bytes) {
@@ -280,7 +371,9 @@ std::size_t matching(std::string_view bytes, std::uint64_t seed, std::uint64_t o
 
 Task<> turns(int count) {
   EventLoop& loop = EventLoop::current();
+  const Duration time = TestMachine::current().turn();
   for (int i = 0; i < count; ++i) {
+    if (time > Duration::zero()) co_await sleep(time);
     const auto turned = std::make_shared<Event>();
     loop.post([turned] { turned->set(); });
     co_await turned->wait();

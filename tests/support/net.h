@@ -15,10 +15,11 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <variant>
+
+#include "machine.h"
 
 /// What the tests of the net layer share: bodies that run on every engine, peers that are plain
 /// blocking sockets, bytes that can be checked, threads that a coroutine can await.
@@ -45,33 +46,48 @@ inline constexpr auto kPatience = 30s;
 
 std::string name_of(Engine engine);
 
-/// Calls the body with each engine that this machine has; prints why the others are skipped.
+/// Calls the body with each engine that this machine has; prints why the others are skipped. For
+/// cases that make loops or servers in threads of their own, or measure the real clock: those
+/// cannot run on the simulation, which has one thread, its world's, and no loops but its own.
 void for_each_engine(const std::function<void(Engine)>& body);
 
-/// Runs the coroutine `body` on a fresh loop of each engine. It fails if it takes longer than
-/// `kPatience`.
+/// The same for what the simulation does not model, for a reason that is printed.
+void for_each_kernel_engine(std::string_view reason, const std::function<void(Engine)>& body);
+
+/// Runs the coroutine `body` on a fresh loop of each engine, and on the simulation: the conformance
+/// suite. It fails if it takes longer than `kPatience`.
 void on_each_engine(const std::function<Task<>()>& body, LoopOptions options = {});
+
+/// The same without the simulation, for a reason that is printed.
+void on_each_kernel_engine(std::string_view reason, const std::function<Task<>()>& body,
+                           LoopOptions options = {});
 
 /// The same on one given engine.
 void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options = {});
 
+/// The time of the machine that the current loop runs on, virtual on the simulation.
+inline TimePoint time_now() { return EventLoop::current().engine().now(); }
+
 // ---------------------------------------------------------------------------------------------
 // Peers
 
-/// A plain blocking socket, apart from weir, whose calls give up after `kPatience`. Errors come as
+/// A plain blocking socket, apart from weir, whose calls give up after `kPatience`: of the kernel,
+/// or of the simulated one where the body runs on the simulation. Errors come as
 /// `std::system_error`, but where the comment says otherwise.
 class Peer {
  public:
   Peer() noexcept = default;
-  explicit Peer(int fd);
-  Peer(Peer&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  /// Of the machine that the caller is on.
+  explicit Peer(int fd) : machine_(&TestMachine::current()), fd_(fd) {}
+  Peer(Peer&& other) noexcept : machine_(other.machine_), fd_(std::exchange(other.fd_, -1)) {}
   Peer& operator=(Peer&& other) noexcept {
+    std::swap(machine_, other.machine_);
     std::swap(fd_, other.fd_);
     return *this;
   }
   ~Peer() { close(); }
 
-  /// Connects; with `receive_buffer`, small buffers in both directions.
+  /// Connects; with `buffer_bytes`, small buffers in both directions.
   static Peer connect(const SocketAddress& address, int buffer_bytes = 0);
 
   void send(std::string_view bytes);
@@ -81,6 +97,8 @@ class Peer {
   std::string receive(std::size_t most = 65536);
   /// What is there already, without waiting.
   std::string receive_now(std::size_t most = 65536);
+  /// Whether the end of the stream is there already, with nothing before it.
+  bool has_ended();
   std::string receive_exactly(std::size_t count);
   /// All up to the end of the stream. An error that ends it goes to `error`, else it is 0.
   std::string receive_all(int* error = nullptr);
@@ -93,10 +111,13 @@ class Peer {
   void close() noexcept;
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
+  /// The descriptor is the caller's from now on.
+  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
   [[nodiscard]] SocketAddress local_address() const;
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:
+  TestMachine* machine_ = nullptr;
   int fd_ = -1;
 };
 
@@ -117,8 +138,23 @@ Linked link_pair(ConnectionOptions a = {}, ConnectionOptions b = {}, int buffer_
 /// The same two sockets, bare: connected over loopback.
 std::pair<int, int> tcp_pair(int buffer_bytes = 0);
 
-/// An option of a socket as the kernel has it.
+/// An option of a socket as the real kernel has it.
 int option_of(int fd, int level, int name);
+
+/// Descriptors of this process; those of other threads and cases stand still: a case's own count.
+inline std::size_t count_descriptors() { return TestMachine::current().open_descriptors(); }
+
+/// Lowers the limit of descriptors to those open now, until the end of its life.
+class NoDescriptorsLeft {
+ public:
+  NoDescriptorsLeft() : machine_(TestMachine::current()) { machine_.deny_descriptors(true); }
+  NoDescriptorsLeft(const NoDescriptorsLeft&) = delete;
+  NoDescriptorsLeft& operator=(const NoDescriptorsLeft&) = delete;
+  ~NoDescriptorsLeft() { machine_.deny_descriptors(false); }
+
+ private:
+  TestMachine& machine_;
+};
 
 SocketAddress loopback();
 
@@ -133,6 +169,20 @@ std::size_t matching(std::string_view bytes, std::uint64_t seed, std::uint64_t o
 
 // ---------------------------------------------------------------------------------------------
 // Threads, messages, errors
+
+/// A thread of a test's own, which may call what blocks of `Peer`, and not throw. Its end is
+/// awaited by the destructor.
+class Thread {
+ public:
+  explicit Thread(std::function<void()> function)
+      : running_(TestMachine::current().start_thread(std::move(function))) {}
+
+ private:
+  std::unique_ptr<TestMachine::Running> running_;
+};
+
+/// In such a thread: for those who ask again and again.
+inline void yield_thread() { TestMachine::current().yield(); }
 
 namespace detail {
 template <class T>
@@ -152,7 +202,7 @@ Task<std::invoke_result_t<Function&>> in_thread(Function function) {
   using State = detail::ThreadResult<std::conditional_t<kVoid, std::monostate, T>>;
   auto state = std::make_shared<State>();
   EventLoop& loop = EventLoop::current();
-  const std::jthread thread([&function, &loop, state] {
+  const Thread thread([&function, &loop, state] {
     try {
       if constexpr (kVoid) {
         function();
@@ -181,16 +231,17 @@ std::string text_of(Function&& function) {
   return {};
 }
 
-/// Lets the loop turn a number of times.
+/// Lets the loop turn a number of times. What was on its way over loopback before a turn has
+/// arrived behind it.
 Task<> turns(int count);
 
 /// Lets the loop turn until `condition` holds. It asks again in each turn: for states of the
 /// kernel that nothing tells of.
 template <class Condition>
 Task<> turn_until(Condition condition) {
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+  const TimePoint end = time_now() + kPatience;
   while (!condition()) {
-    if (std::chrono::steady_clock::now() > end) throw std::runtime_error("turn_until: in vain");
+    if (time_now() > end) throw std::runtime_error("turn_until: in vain");
     co_await turns(1);
   }
 }
