@@ -46,8 +46,8 @@ error_log stderr;
 events {{ worker_connections 1024; }}
 http {{
   access_log off;
-  sendfile on;
-  tcp_nopush on;
+  sendfile {sendfile};
+  tcp_nopush {sendfile};
   keepalive_timeout 30s;
   keepalive_requests 1000000000;
   default_type text/plain;
@@ -99,12 +99,13 @@ def running_foreign(command, port, core, program):
 
 
 @contextlib.contextmanager
-def running_nginx(program, directory, core):
+def running_nginx(program, sendfile, directory, core):
     """Without root's rights, and with all that it writes in a directory of its own."""
     port = free_port()
     user = f"user {pwd.getpwuid(0).pw_name};" if os.geteuid() == 0 else ""  # else it becomes another
     conf = directory / "nginx.conf"
-    conf.write_text(NGINX_CONF.format(directory=directory, port=port, user=user), encoding="utf-8")
+    text = NGINX_CONF.format(directory=directory, port=port, user=user, sendfile=sendfile)
+    conf.write_text(text, encoding="utf-8")
     command = ["nginx", "-p", str(directory), "-c", str(conf), "-e", "stderr"]
     with running_foreign(command, port, core, program) as pid:
         yield pid, port
@@ -238,7 +239,8 @@ class Applications:
             return
         version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False)
         self.versions["nginx"] = version.stderr.strip().removeprefix("nginx version: nginx/")
-        servers = {"nginx": lambda: running_nginx(nginx, self.directory, self.cores[0])}
+        servers = {name: lambda sendfile=sendfile: running_nginx(nginx, sendfile, self.directory, self.cores[0])
+                   for name, sendfile in (("nginx", "off"), ("nginx-sendfile", "on"))}
         servers |= self.weir(http_server, "--root", str(self.directory / "www"))
 
         def drive(pid, port):
@@ -323,8 +325,8 @@ def print_workload(workload, text, base, figures, rounds):
             ratio = None if name == base else found.get(f"{key}_ratio")
             row += ["{:.3f}".format(ratio[0]), "{:.3f} .. {:.3f}".format(*ratio[1:])] if ratio else ["", ""]
         rows.append(row + [f"{found['p50_us']:.0f}", f"{found['p99_us']:.0f}"])
-    print_rows(["server", "CPU us/request", "ratio", "min .. max", "requests/s", "ratio", "min .. max", "p50 us",
-                "p99 us"], rows)
+    print_rows(["server", "CPU us/request", "ratio", "min .. max", "requests/s", "ratio", "min .. max",
+                "p50 us", "p99 us"], rows)
 
 
 def parse_options():
