@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -49,8 +48,7 @@ class Room {
 /// One connection, for as long as it is in the room.
 class Member {
  public:
-  Member(Room& room, TcpConnection& conn)
-      : room_(room), loop_(conn.loop()), sender_(conn.sender()), id_(conn.id()) {
+  Member(Room& room, TcpConnection& conn) : room_(room), sender_(conn.sender()), id_(conn.id()) {
     const std::size_t count = room_.join(*this);
     (void)sender_.try_send("* you are " + std::to_string(id_) + ", " + std::to_string(count) +
                            " here\n");
@@ -59,23 +57,17 @@ class Member {
   Member& operator=(const Member&) = delete;
   ~Member() { room_.leave(*this); }
 
-  /// From any loop, with the room's mutex held: so neither this nor its loop has gone.
+  /// From any loop, with the room's mutex held: so this has not gone.
   void give(const std::string& line) {
-    if (slow_ || sender_.try_send(line)) return;
-    slow_ = true;
-    loop_.post([dropped = dropped_] { dropped->set(); });
+    if (!sender_.try_send(line)) sender_.force_close();  // it would not read a farewell either
   }
 
-  [[nodiscard]] Event& dropped() { return *dropped_; }
   [[nodiscard]] std::uint64_t id() const { return id_; }
 
  private:
   Room& room_;
-  EventLoop& loop_;
   Sender sender_;
   std::uint64_t id_;
-  bool slow_ = false;  // the room's mutex
-  std::shared_ptr<Event> dropped_ = std::make_shared<Event>();
 };
 
 void Room::broadcast(const std::string& line) {
@@ -113,9 +105,7 @@ Task<> pass_lines_on(TcpConnection& conn, Room& room, std::uint64_t id) {
 
 Task<> chat(TcpConnection conn, Room& room) {
   Member member(room, conn);
-  const auto ended =
-      co_await when_any(member.dropped().wait(), pass_lines_on(conn, room, member.id()));
-  if (ended.index() == 0) conn.force_close();  // it would not read a farewell either
+  co_await pass_lines_on(conn, room, member.id());
 }
 
 }  // namespace
