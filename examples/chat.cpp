@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
-#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -106,7 +105,7 @@ Task<> pass_lines_on(TcpConnection& conn, Room& room, std::uint64_t id) {
 
 Task<> chat(TcpConnection conn, Room& room) {
   Member member(room, conn);
-  co_await pass_lines_on(conn, room, member.id());
+  (void)co_await when_any(conn.draining(), pass_lines_on(conn, room, member.id()));
 }
 
 }  // namespace

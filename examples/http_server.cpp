@@ -25,9 +25,17 @@ struct Settings {
   http::Limits limits;
 };
 
-/// False if the connection broke.
+/// Of a file, or a part of one, that leaves in one message with its head: it costs less to copy so
+/// much than to send it by itself.
+constexpr std::size_t kSmall = 16 << 10;
+
+/// False if the connection broke, or has to.
 Task<bool> send_response(TcpConnection& conn, http::Response response) {
   response.head += response.body;
+  if (response.length > 0 && response.length <= kSmall) {
+    if (!response.file.append_to(response.head, response.offset, response.length)) co_return false;
+    response.length = 0;
+  }
   auto [broken, sent] = co_await as_tuple(conn.send(std::move(response.head)));
   if (broken || response.length == 0) co_return !broken;
   auto [failed, done] =

@@ -36,7 +36,8 @@ bool is_quit(const resp::Parser::Command& command) {
 }
 
 /// `limit` is for a whole command, from its first byte on.
-Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
+Task<> execute_commands(TcpConnection& conn, resp::Database& database,
+                        std::chrono::milliseconds limit) {
   EventLoop& loop = EventLoop::current();
   resp::Parser parser;
   std::string reply;
@@ -72,6 +73,11 @@ Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::m
       reply.clear();
     }
   }
+}
+
+/// A drain ends it between two commands; what was replied goes out.
+Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
+  (void)co_await when_any(conn.draining(), execute_commands(conn, database, limit));
 }
 
 }  // namespace

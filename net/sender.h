@@ -9,8 +9,8 @@
 
 namespace weir {
 
-/// Sends on a connection from any thread. Copyable; keeps neither the connection nor its loop
-/// alive. Messages of one thread leave whole and in order, together with those of the
+/// Sends on a connection, or ends it, from any thread. Copyable; keeps neither the connection nor
+/// its loop alive. Messages of one thread leave whole and in order, together with those of the
 /// connection's own `send`.
 class Sender {
  public:
@@ -55,10 +55,10 @@ class Sender {
   /// Dropping it while it waits sends nothing.
   SendAwaiter send(std::string message) const { return SendAwaiter(core_, std::move(message)); }
 
-  /// Ends the connection as `TcpConnection::close` does, behind what this thread has sent; or as
-  /// `TcpConnection::force_close`, for a peer that does not read. They return at once; whoever
-  /// waits on the connection resumes with `std::errc::operation_canceled` on its loop. Nothing
-  /// happens if no sender is open any more.
+  /// Ends the connection from any thread, in a turn of its loop, as `TcpConnection::close` and
+  /// `force_close` do: its handler's reads and sends resume with `std::errc::operation_canceled`.
+  /// What this thread has sent before goes out first; `force_close` loses it. Neither does anything
+  /// once the connection has gone.
   void close() const {
     if (core_ != nullptr) core_->end(false);
   }

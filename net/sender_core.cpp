@@ -7,7 +7,7 @@ namespace weir {
 
 SenderCore::SenderCore(Stream& stream, std::shared_ptr<Mailbox> mailbox, std::size_t high,
                        std::size_t low)
-    : stream_(&stream), mailbox_(std::move(mailbox)), high_(high), low_(low) {}
+    : stream_(&stream), ending_(&stream), mailbox_(std::move(mailbox)), high_(high), low_(low) {}
 
 bool SenderCore::put(std::string&& message) {
   if (stream_ == nullptr || !waiting_.empty() || queued_ + pending_ >= high_) return false;
@@ -53,17 +53,16 @@ bool SenderCore::open() const {
   return stream_ != nullptr;
 }
 
-void SenderCore::end(bool now) {
-  auto work = [core = shared_from_this(), now] {
-    Stream* stream = nullptr;
-    {
-      const std::lock_guard lock(core->mutex_);
-      stream = core->stream_;
+void SenderCore::end(bool with_reset) {
+  auto end = [core = shared_from_this(), with_reset] {
+    if (core->ending_ == nullptr) return;
+    if (with_reset) {
+      core->ending_->force_close();
+    } else {
+      core->ending_->close_and_conclude();
     }
-    if (stream == nullptr) return;
-    now ? stream->force_close() : stream->close_and_conclude();
   };
-  mailbox_->push(std::make_unique<PostedFunction<decltype(work)>>(std::move(work)));
+  mailbox_->push(std::make_unique<PostedFunction<decltype(end)>>(std::move(end)));
 }
 
 void SenderCore::set_marks(std::size_t high, std::size_t low) {

@@ -36,8 +36,8 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   bool send_or_wait(Node& node, std::coroutine_handle<> handle);
   void forget(Node& node);
   [[nodiscard]] bool open() const;
-  /// Has the stream closed, or broken off.
-  void end(bool now);
+  /// Has the stream closed, or reset, in a turn of its loop.
+  void end(bool with_reset);
 
   // Stream's thread.
   void set_marks(std::size_t high, std::size_t low);
@@ -46,6 +46,8 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   void drain() { hand_over(false); }
   /// The same; nothing is accepted any more.
   void close() { hand_over(true); }
+  /// The stream goes.
+  void forget_stream() noexcept { ending_ = nullptr; }
 
  private:
   bool put(std::string&& message);
@@ -57,6 +59,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
 
   mutable std::mutex mutex_;
   Stream* stream_;  // nullptr once closed
+  Stream* ending_;  // what `end` ends, its thread's: until it goes, closed for sending or not
   std::shared_ptr<Mailbox> mailbox_;
   std::vector<std::string> queue_;  // on the way to the stream
   std::size_t queued_ = 0;          // bytes of it

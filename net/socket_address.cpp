@@ -141,7 +141,9 @@ SocketAddress SocketAddress::parse(std::string_view text) {
   address.sin_family = AF_INET;
   address.sin_port = htons(port);
   if (::inet_pton(AF_INET, std::string(host).c_str(), &address.sin_addr) != 1) {
-    reject(text, "the host is no IPv4 address; names are resolved by weir::connect");
+    reject(text, host.empty() || host == "*"
+                     ? "0.0.0.0 or [::] stands for every address"
+                     : "the host is no IPv4 address; names are resolved by weir::connect");
   }
   return SocketAddress(raw_of(address));
 }

@@ -130,6 +130,7 @@ Stream::Stream(EventLoop& loop, Socket socket, const ConnectionOptions& options,
 
 Stream::~Stream() {
   if (reader_ != nullptr) reader_->stream = nullptr;  // it is about to resume
+  if (extras_ != nullptr && extras_->sender != nullptr) extras_->sender->forget_stream();
 }
 
 Stream* Stream::adopt(EventLoop& loop, Socket socket, const ConnectionOptions& options,

@@ -408,10 +408,10 @@ class TcpServer::Core::Share final : public StreamOwner,
   bool open_ = true;
   bool gone_ = false;
   List<Stream, StreamOwner> streams_;
+  Event draining_;  // goes after those who wait for it
   std::optional<Handlers> handlers_;
   std::optional<TaskGroup> tasks_;
   std::vector<Acceptor> acceptors_;
-  Event draining_;
   bool accepting_ = false;
   bool refusing_ = false;
   bool closed_ = false;
@@ -581,6 +581,17 @@ void TcpServer::Core::note_end() noexcept {
 void TcpServer::Core::handler_failed(const std::exception_ptr& failure,
                                      std::string_view name) noexcept {
   ++failures_;
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::system_error& error) {
+    const std::error_code code = error.code();
+    if (code == std::errc::connection_reset || code == std::errc::broken_pipe ||
+        code == std::errc::connection_aborted) {  // any peer may do that, as often as it likes
+      log::write(log::Level::info, std::string(name) + ": a connection broke: " + error.what());
+      return;
+    }
+  } catch (...) {
+  }
   base_->report_failure(failure, ("a handler of " + std::string(name)).c_str());
 }
 

@@ -36,6 +36,13 @@ class File {
     if (fd_ >= 0) ::close(fd_);
   }
   [[nodiscard]] int fd() const { return fd_; }
+  /// Puts a part of it behind the text. False if that cannot be read, or is not there any more.
+  [[nodiscard]] bool append_to(std::string& text, std::uint64_t offset, std::size_t length) const {
+    const std::size_t begin = text.size();
+    text.resize(begin + length);
+    return ::pread(fd_, text.data() + begin, length, static_cast<off_t>(offset)) ==
+           static_cast<ssize_t>(length);
+  }
   explicit operator bool() const { return fd_ >= 0; }
 
  private:

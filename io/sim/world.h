@@ -43,7 +43,8 @@ class Host {
     start(without_result(std::move(task)), std::move(name));
   }
 
-  /// What the process runs: now, and again after each `restart`.
+  /// What the process runs: now, and again after each `restart`. The process goes on when that has
+  /// returned; `unfinished` tells.
   void run(std::function<Task<>()> main);
 
   [[nodiscard]] EventLoop& loop() const;
@@ -65,6 +66,7 @@ class Host {
   /// The process stands still (SIGSTOP), its kernel does not.
   void pause();
   void resume();
+  /// Neither killed nor crashed. A process whose tasks have all ended still runs.
   [[nodiscard]] bool running() const noexcept;
 
   /// Of the process, from now on.

@@ -183,4 +183,23 @@ TEST_CASE("members that come, say half a line and vanish leave the chat as it wa
   last.peer.close();
   CHECK(server.end() == 0);
 }
+
+TEST_CASE("SIGTERM ends the connections of those who only listen, and cuts off nobody") {
+  Example server("chat", {"--threads", "2"});
+  std::vector<Guest> guests;
+  for (int i = 0; i < 4; ++i) guests.emplace_back(server);
+  guests[0].peer.send("the last word\n");
+  for (Guest& guest : guests) {
+    std::string line;
+    do {
+      line = receive_line(guest.peer);
+    } while (line.find("the last word") == std::string::npos);
+  }
+  CHECK(server.begin_end());
+  for (Guest& guest : guests) {
+    CHECK(guest.peer.wait_for_end() == 0);
+    guest.peer.close();
+  }
+  CHECK(server.wait() == 0);
+}
 #endif

@@ -247,4 +247,20 @@ TEST_CASE("a client that resets in the middle of everything harms no other") {
   CHECK(answer_to(server, "PING\r\n") == "+PONG\r\n");
   CHECK(server.end() == 0);
 }
+
+TEST_CASE("SIGTERM ends idle connections, and cuts off nobody") {
+  Example server("resp_server");
+  Peer idle = server.connect();
+  idle.send("PING\r\n");
+  CHECK(idle.receive_exactly(7) == "+PONG\r\n");
+  Peer midway = server.connect();
+  midway.send("*2\r\n$4\r\nECHO\r\n$10\r\nab");
+  CHECK(answer_to(server, "PING\r\n") == "+PONG\r\n");
+  CHECK(server.begin_end());
+  CHECK(idle.wait_for_end() == 0);
+  CHECK(midway.wait_for_end() == 0);
+  idle.close();
+  midway.close();
+  CHECK(server.wait() == 0);
+}
 #endif

@@ -175,6 +175,102 @@ TEST_CASE("a sender of a closed connection is refused") {
   });
 }
 
+TEST_CASE("a sender closes its connection from another thread, after what it has sent") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const auto end = [sender = conn.sender()] {
+      if (!sender.try_send("good-bye")) throw std::runtime_error("refused");
+      sender.close();
+    };
+    TaskGroup group;
+    std::error_code told;
+    const auto read = [&conn = conn, &told]() -> Task<> {
+      auto [error, data] = co_await as_tuple(conn.read());
+      told = error;
+    };
+    group.spawn(read());
+    co_await in_thread(end);
+    co_await group.join();
+    CHECK(told == std::errc::operation_canceled);
+    CHECK_FALSE(conn.sender().open());
+    const auto receive = [peer = &peer] { return peer->receive_all(); };
+    const std::string got = co_await in_thread(receive);
+    CHECK(got == "good-bye");
+  });
+}
+
+TEST_CASE("a sender resets its connection, also one that is half-closed") {
+  on_each_engine([]() -> Task<> {
+    for (const bool half_closed : {false, true}) {
+      auto [conn, peer] = connect_pair();
+      const Sender sender = conn.sender();
+      if (half_closed) co_await conn.shutdown();
+      TaskGroup group;
+      std::error_code told;
+      const auto read = [&conn = conn, &told]() -> Task<> {
+        auto [error, data] = co_await as_tuple(conn.read());
+        told = error;
+      };
+      group.spawn(read());
+      const auto end = [&sender] { sender.force_close(); };
+      co_await in_thread(end);
+      co_await group.join();
+      CHECK(told == std::errc::operation_canceled);
+      const auto wait = [peer = &peer] { return peer->wait_for_end(); };
+      const int error = co_await in_thread(wait);
+      if (!half_closed) CHECK(error == ECONNRESET);  // else the FIN came before
+      CHECK(conn.state() == ConnectionState::disconnected);
+    }
+  });
+}
+
+TEST_CASE("a sender that ends a connection which has gone does nothing") {
+  on_each_engine([]() -> Task<> {
+    const Sender none;
+    none.close();
+    none.force_close();
+    Sender sender;
+    {
+      auto [conn, peer] = connect_pair();
+      sender = conn.sender();
+      sender.close();
+      sender.force_close();  // both come after the connection's end
+    }
+    co_await turns(3);
+    sender.close();
+    sender.force_close();
+    co_await turns(3);
+    CHECK_FALSE(sender.open());
+  });
+}
+
+TEST_CASE("threads may end a connection while its owner drops it") {
+  for_each_engine([](Engine engine) {  // threads that race
+    on_engine(engine, []() -> Task<> {
+      for (int round = 0; round < 30; ++round) {
+        auto pair = std::make_unique<Connected>(connect_pair());
+        std::atomic<int> going{0};
+        std::vector<std::jthread> threads;
+        for (int i = 0; i < 3; ++i) {
+          threads.emplace_back([&going, i, sender = pair->connection.sender()] {
+            ++going;
+            while (sender.try_send("x")) {
+              if (i == 0) sender.close();
+              if (i == 1) sender.force_close();
+            }
+            sender.force_close();
+          });
+        }
+        co_await turn_until([&] { return going == 3; });
+        co_await turns(round % 5);
+        pair.reset();
+        threads.clear();
+        co_await turns(2);
+      }
+    });
+  });
+}
+
 TEST_CASE("messages accepted before the connection is dropped still go out") {
   on_each_engine([]() -> Task<> {
     Peer peer;
@@ -305,27 +401,6 @@ TEST_CASE("a send from another loop that is dropped while it waits sends nothing
   });
 }
 
-TEST_CASE("a sender closes its connection behind what it has sent") {
-  on_each_engine([]() -> Task<> {
-    auto [conn, peer] = connect_pair();
-    const Sender sender = conn.sender();
-    CHECK(sender.try_send("one "));
-    CHECK(sender.try_send("two"));
-    sender.close();
-    auto [error, chunk] = co_await as_tuple(conn.read());
-    CHECK(error == std::errc::operation_canceled);
-    CHECK_FALSE(sender.open());
-    CHECK_FALSE(sender.try_send("three"));
-    sender.close();  // once more is nothing
-    sender.force_close();
-    const auto receive = [peer = &peer] { return peer->receive_all(); };
-    const std::string got = co_await in_thread(receive);
-    CHECK(got == "one two");
-    Sender().close();
-    Sender().force_close();
-  });
-}
-
 TEST_CASE("a sender breaks its connection off, whoever waits on it") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair(marks(64 << 10, 16 << 10), kSmall);
@@ -345,7 +420,9 @@ TEST_CASE("a sender breaks its connection off, whoever waits on it") {
     };
     group.spawn(send());
     group.spawn(read());
-    std::jthread([sender] { sender.force_close(); }).join();
+    {
+      const Thread other([sender] { sender.force_close(); });
+    }
     co_await group.join();
     CHECK(ended == 2);
     CHECK_FALSE(sender.open());
@@ -369,6 +446,8 @@ TEST_CASE("a sender outlives its connection and its loop") {
       co_await turns(10);
     });
     CHECK_FALSE(sender.open());
+    sender.close();
+    sender.force_close();
     stop = true;
     thread.reset();
     CHECK_FALSE(sender.try_send("x"));

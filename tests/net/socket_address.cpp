@@ -104,6 +104,14 @@ TEST_CASE("a NUL ends no address early") {
   }
 }
 
+TEST_CASE("an address without a host is told how to say every address") {
+  for (const std::string_view text : {":80", "*:80"}) {
+    CAPTURE(text);
+    CHECK(refusal_of(text).find("0.0.0.0 or [::]") != std::string::npos);
+  }
+  CHECK(refusal_of("localhost:80").find("weir::connect") != std::string::npos);
+}
+
 TEST_CASE("control characters of a bad address do not reach the message") {
   const std::string message = refusal_of("1.2.3.4\n\x1b[31m:80");
   CHECK(message != "");

@@ -6,6 +6,7 @@ Usage: package.py SOURCE_DIR BUILD_DIR
 """
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import tempfile
 
 SOURCE, BUILD = (pathlib.Path(argument).resolve() for argument in sys.argv[1:3])
 CONSUMER = SOURCE / "tests" / "package" / "consumer"
+README = SOURCE / "README.md"
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 
@@ -44,6 +46,12 @@ def main(work):
 
     prefix = work / "prefix"
     run("cmake", "--install", BUILD, "--prefix", prefix)
+    built = re.search(r"--target (.*)", README.read_text(encoding="utf-8"))[1].split()
+    files = [*prefix.glob("bin/*"), *prefix.rglob("lib*.a")]
+    missing = {file.stem.removeprefix("lib") for file in files} - set(built)
+    if missing:
+        sys.exit(f"FAILED: README installs {', '.join(missing)}, which it has not built")
+    print("passed: README builds what it installs")
     for compiler in compilers:
         for standard in ("20", "23"):
             name = f"find_package, {compiler}, C++{standard}"
