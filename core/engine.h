@@ -116,7 +116,8 @@ class Sockets {
   virtual int local_address(int fd, RawAddress& address) = 0;
   virtual int peer_address(int fd, RawAddress& address) = 0;
   virtual int shutdown_send(int fd) = 0;
-  virtual int unread_bytes(int fd) = 0;  // FIONREAD
+  virtual void stop_listening(int fd) noexcept = 0;  // for all who have the socket
+  virtual int unread_bytes(int fd) = 0;              // FIONREAD
   virtual void close(int fd) noexcept = 0;
 
   virtual int open_spare() = 0;  // a descriptor that holds a place and does nothing else

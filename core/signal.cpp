@@ -10,8 +10,8 @@
 namespace weir {
 
 /// The poll and its descriptor: they stay until the kernel has let go, whatever becomes of the
-/// awaiter.
-struct SignalAwaiter::State final : LoopResource, FrameAllocated {
+/// awaiter, and to the end of the turn: whoever waits again in it misses no signal.
+struct SignalAwaiter::State final : LoopResource, TurnEnd, FrameAllocated {
   State(EventLoop& owner, SignalSet signals, Waiter& who)
       : loop(owner),
         waiter(&who),
@@ -47,15 +47,18 @@ struct SignalAwaiter::State final : LoopResource, FrameAllocated {
     if (poll.in_flight()) {
       loop.engine().cancel(poll);
     } else {
-      release();
+      loop.at_turn_end(*this);
     }
   }
+
+  void end_turn() noexcept override { release(); }
 
   void end_with_loop() noexcept override { let_go(); }
 
   void release() noexcept {
     loop.sockets().close_signals(fd);
-    unlink();
+    static_cast<Link&>(static_cast<TurnEnd&>(*this)).unlink();
+    static_cast<Link&>(static_cast<LoopResource&>(*this)).unlink();
     delete this;
   }
 

@@ -2,6 +2,7 @@
 
 #include <exception>
 #include <functional>
+#include <optional>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -9,12 +10,45 @@
 
 namespace weir {
 
+/// A reference, or none: where a result that is one may be missing.
+template <class T>
+class Reference {
+ public:
+  constexpr Reference() noexcept = default;
+  constexpr Reference(T& to) noexcept : to_(&to) {}  // NOLINT: stands for the reference
+
+  [[nodiscard]] constexpr T& get() const noexcept { return *to_; }
+  constexpr T& operator*() const noexcept { return *to_; }
+  constexpr T* operator->() const noexcept { return to_; }
+  constexpr operator T&() const noexcept { return *to_; }  // NOLINT: likewise
+  [[nodiscard]] constexpr bool has_value() const noexcept { return to_ != nullptr; }
+
+ private:
+  T* to_ = nullptr;
+};
+
+namespace detail {
+
+/// What stands for a result that may be missing: itself if it has a default, for a reference a
+/// `Reference`, else a `std::optional`.
+template <class T>
+struct Missable {
+  using type = std::conditional_t<std::is_default_constructible_v<T>, T, std::optional<T>>;
+};
+template <class T>
+struct Missable<T&> {
+  using type = Reference<T>;
+};
+
+}  // namespace detail
+
 /// What `as_tuple` gives: the error, or the value. For an awaitable of void, `value` is a
-/// `std::monostate`.
+/// `std::monostate`; for one of a reference a `Reference`, and a `std::optional` for a type that
+/// cannot be default-constructed.
 template <class T>
 struct [[nodiscard]] Outcome {
   std::error_code error;
-  T value;
+  typename detail::Missable<T>::type value;
 };
 
 template <>

@@ -10,6 +10,8 @@
 
 namespace weir {
 
+using namespace std::chrono_literals;  // NOLINT: so that durations are written as 30s and 5ms
+
 using Duration = std::chrono::steady_clock::duration;
 using TimePoint = std::chrono::steady_clock::time_point;
 

@@ -11,7 +11,10 @@ namespace weir {
 template <class... A>
 class [[nodiscard("co_await it")]] WhenAny {
  public:
-  using Value = std::variant<detail::NonVoid<detail::AwaitResult<A>>...>;
+  template <class T>
+  using Alternative = std::conditional_t<std::is_reference_v<T>,
+                                         Reference<std::remove_reference_t<T>>, detail::NonVoid<T>>;
+  using Value = std::variant<Alternative<detail::AwaitResult<A>>...>;
 
   explicit WhenAny(A&&... awaitables)
       : branches_(detail::make_branch<A>(std::move(awaitables))...) {}
@@ -51,8 +54,8 @@ class [[nodiscard("co_await it")]] WhenAny {
 
 /// `co_await when_any(a, b, …)` starts them in order; the first to finish wins and the others are
 /// dropped, which loses nothing of theirs. Gives a `std::variant` of the results
-/// (`std::monostate` for void) whose `index()` names the winner, or throws what the winner threw.
-/// Dropping it drops all.
+/// (`std::monostate` for void, `Reference` for a reference) whose `index()` names the winner, or
+/// throws what the winner threw. Dropping it drops all.
 template <detail::Awaitable... A>
   requires(sizeof...(A) > 0 && (... && !std::is_lvalue_reference_v<A>))
 WhenAny<A...> when_any(A&&... awaitables) {

@@ -155,6 +155,8 @@ int KernelSockets::peer_address(int fd, RawAddress& address) {
 
 int KernelSockets::shutdown_send(int fd) { return checked(::shutdown(fd, SHUT_WR)); }
 
+void KernelSockets::stop_listening(int fd) noexcept { (void)::shutdown(fd, SHUT_RD); }
+
 int KernelSockets::unread_bytes(int fd) {
   int unread = 0;
   const int result = checked(::ioctl(fd, FIONREAD, &unread));

@@ -19,6 +19,7 @@ class KernelSockets final : public Sockets {
   int local_address(int fd, RawAddress& address) override;
   int peer_address(int fd, RawAddress& address) override;
   int shutdown_send(int fd) override;
+  void stop_listening(int fd) noexcept override;
   int unread_bytes(int fd) override;
   void close(int fd) noexcept override;
   int open_spare() override;

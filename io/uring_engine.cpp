@@ -375,7 +375,11 @@ class UringEngine final : public IoEngine {
       all = fill();
       pending = publish_entries();
     }
-    const bool look_only = deadline == TimePoint::min() || completions_ready() || !ended_.empty();
+    // A receive that was armed again may be one of a peer that sends nothing: the buffers that are
+    // left are for those who are still behind it.
+    const bool more_to_feed = !starved_.empty() && pool_->free() > 0;
+    const bool look_only =
+        deadline == TimePoint::min() || more_to_feed || completions_ready() || !ended_.empty();
     if (look_only && pending == 0 && task_run_flag_ &&
         (IO_URING_READ_ONCE(*ring_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) == 0) {
       return;  // nothing to hand over, nothing to fetch

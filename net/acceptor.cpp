@@ -102,9 +102,10 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
       waiting_.pop_front();
     }
     const std::string path(address_.unix_path());
-    if (!path.empty() && !keep_path_ && SocketFile(path) == file_) ::unlink(path.c_str());
+    if (!path.empty() && !shared_ && SocketFile(path) == file_) ::unlink(path.c_str());
     if (operation_.in_flight()) {
       self_ = shared_from_this();
+      if (sole_ && !shared_ && !late_) loop_.sockets().stop_listening(listener_.fd());
       loop_.engine().cancel(operation_);
     } else {
       release();
@@ -307,7 +308,8 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
   SocketFile file_;  // of a Unix path
   std::uint64_t shed_ = 0;
   std::atomic<std::uint64_t>* shed_total_ = nullptr;  // its server's
-  bool keep_path_ = false;
+  bool sole_ = false;                                 // nobody but this process has the listener
+  bool shared_ = false;                               // somebody else listens on it too
   AcceptorOptions options_;
   Socket spare_;
   Operation operation_;
@@ -384,7 +386,9 @@ Socket listen(Sockets& sockets, const SocketAddress& address, const AcceptorOpti
 }
 
 Acceptor::Acceptor(EventLoop& loop, const SocketAddress& address, AcceptorOptions options)
-    : Acceptor(loop, listen(loop.sockets(), address, options), options) {}
+    : Acceptor(loop, listen(loop.sockets(), address, options), options) {
+  own_listener();
+}
 
 Acceptor::Acceptor(EventLoop& loop, Socket listener, AcceptorOptions options) {
   if (options.max_waiting == 0) {
@@ -422,7 +426,9 @@ void Acceptor::close() noexcept {
   if (state_ != nullptr) state_->close();
 }
 
-void Acceptor::keep_path() noexcept { state_->keep_path_ = true; }
+void Acceptor::own_listener() noexcept { state_->sole_ = true; }
+
+void Acceptor::share_listener() noexcept { state_->shared_ = true; }
 
 std::uint64_t Acceptor::shed() const noexcept { return state_->shed_; }
 

@@ -99,8 +99,11 @@ class Acceptor {
   /// Counts them there as well, for other threads to read; until it is closed.
   void count_shed_in(std::atomic<std::uint64_t>& total) noexcept;
 
-  /// The file of a Unix address stays when this closes: a successor listens on it.
-  void keep_path() noexcept;
+  /// Nobody else has the listener, as with one that was made from an address: closing it ends it at
+  /// once, though the kernel may hold it for a moment yet, and its address can be bound again.
+  void own_listener() noexcept;
+  /// Others have it too: closing leaves it to them, with the file of a Unix address.
+  void share_listener() noexcept;
 
   /// The listening descriptor, still ours; -1 once closed.
   [[nodiscard]] int fd() const noexcept;

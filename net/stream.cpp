@@ -88,6 +88,8 @@ struct Stream::Extras : FrameAllocated {
   std::function<void(std::size_t)> on_high_water;
   bool crossed_high = false;
   std::shared_ptr<SenderCore> sender;
+  std::string last_name;  // for a user who still has the connection when it has gone
+  SocketAddress last_address;
   Slice slices[kSegmentsPerSend];  // of a send of several segments
   BufferRef file_block;            // what was read of a file
   Slice file_slice{};
@@ -842,6 +844,7 @@ void Stream::conclude() noexcept {
   if (fd_ >= 0) {
     // A broken connection keeps its descriptor until its user closes it.
     if (!failed_ || !closing_) return;
+    if (!dropped_) keep_names();
     Sockets& sockets = loop_.sockets();
     if (reset_) (void)sockets.set(fd_, Sockets::Option::reset_on_close, 1);
     sockets.close(std::exchange(fd_, -1));
@@ -855,7 +858,19 @@ void Stream::conclude() noexcept {
   if (dropped_) delete this;
 }
 
+void Stream::keep_names() noexcept {
+  try {
+    std::string last = name();
+    const SocketAddress address = local_address();
+    Extras& more = extras();
+    more.last_name = std::move(last);
+    more.last_address = address;
+  } catch (...) {  // short of memory: the names are what it costs
+  }
+}
+
 std::string Stream::name() const {
+  if (extras_ != nullptr && !extras_->last_name.empty()) return extras_->last_name;
   const std::string_view owner = owner_ != nullptr ? owner_->owner_name() : "connection";
   return std::string(owner) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
 }
@@ -881,6 +896,7 @@ SocketAddress Stream::peer_address() const {
 }
 
 SocketAddress Stream::local_address() const {
+  if (extras_ != nullptr && extras_->last_address) return extras_->last_address;
   RawAddress raw;
   if (fd_ < 0 || loop_.sockets().local_address(fd_, raw) < 0) return {};
   return SocketAddress(raw);
@@ -888,7 +904,9 @@ SocketAddress Stream::local_address() const {
 
 ConnectionState Stream::state() const noexcept {
   if (fd_ < 0) return ConnectionState::disconnected;
-  return fin_wanted_ || failed_ ? ConnectionState::disconnecting : ConnectionState::connected;
+  // Over, though its descriptor stays until the user closes it.
+  if (!closing_ && (failed_ || (fin_sent_ && ended_))) return ConnectionState::disconnected;
+  return fin_wanted_ ? ConnectionState::disconnecting : ConnectionState::connected;
 }
 
 }  // namespace weir

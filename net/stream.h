@@ -252,6 +252,7 @@ class Stream final : public LoopResource,
   /// The last thing of every entry: closes the descriptor when nothing needs it any more, and
   /// ends this object once its handle is gone too.
   void conclude() noexcept;
+  void keep_names() noexcept;
   Extras& extras();
   void update_plain() noexcept;
 

@@ -54,6 +54,7 @@ struct TcpClient::State : std::enable_shared_from_this<State> {
   Event stopped;
   Event changed;  // pulsed when there is a new connection, or none is to be had any more
   bool running = false;
+  std::uint64_t runs_ended = 0;
   std::atomic<bool> stop_requested{false};
   std::atomic<std::uint64_t> connects{0};
   std::mutex mutex;
@@ -95,6 +96,8 @@ Task<> TcpClient::State::run(std::shared_ptr<State> state, Session session) {
     ~Ended() {
       state.running = false;
       state.current = TcpConnection();
+      ++state.runs_ended;
+      state.news();
     }
   } ended{*state};
   state->settle_here();
@@ -116,8 +119,8 @@ void TcpClient::stop() { state_->stop(); }
 Task<TcpConnection&> TcpClient::connection() {
   return [](std::shared_ptr<State> state) -> Task<TcpConnection&> {
     state->settle_here();
-    while (!state->current) {
-      if (state->stop_requested) {
+    for (const std::uint64_t ended = state->runs_ended; !state->current;) {
+      if (state->stop_requested || state->runs_ended != ended) {
         throw std::system_error(std::make_error_code(std::errc::operation_canceled),
                                 "weir: TcpClient::connection");
       }

@@ -45,7 +45,7 @@ class TcpClient {
 
   /// `co_await connection()` gives the current connection, waiting for one if there is none. It is
   /// the client's, and goes when its session ends. Throws `std::errc::operation_canceled` once
-  /// stopped.
+  /// stopped, or when the `run` ends meanwhile.
   [[nodiscard]] Task<TcpConnection&> connection();
 
   /// Connections made so far.

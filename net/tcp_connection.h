@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -337,6 +338,11 @@ class TcpConnection {
   /// the high mark from below.
   void on_high_water(std::function<void(std::size_t)> function) {
     stream().on_high_water(std::move(function));
+  }
+  template <class Function>
+    requires(std::is_invocable_v<Function&> && !std::is_invocable_v<Function&, std::size_t>)
+  void on_high_water(Function function) {
+    on_high_water([call = std::move(function)](std::size_t) mutable { call(); });
   }
 
   /// `co_await draining()` resumes once the connection's server drains (`TcpServer::drain`, or

@@ -105,7 +105,7 @@ class TcpServer::Core final : public std::enable_shared_from_this<Core> {
   void add_share(EventLoop& loop);
   void take_inherited();
   Socket open_listener(const SocketAddress& address);
-  void accept_on(Share& share, Socket listener);
+  void accept_on(Share& share, Socket listener, bool inherited);
   void hand_out(Socket socket);
   bool admit(std::uint64_t peer);
   void peer_turned_out(std::uint64_t expected, std::uint64_t actual);
@@ -130,7 +130,8 @@ class TcpServer::Core final : public std::enable_shared_from_this<Core> {
   mutable std::mutex shares_mutex_;
   Shares shares_;  // the I/O loops' first
   std::size_t next_share_ = 0;
-  std::vector<Socket> listeners_;  // until `start`: one, or one for each I/O loop
+  std::vector<Socket> listeners_;  // until `start`: one, or one for each I/O loop, or inherited
+  std::size_t inherited_ = 0;      // the first of them
   SocketAddress address_;
   bool started_ = false;
   bool owns_file_ = true;  // of a Unix path: to be removed in the end
@@ -215,8 +216,8 @@ class TcpServer::Core::Share final : public StreamOwner,
     if (!accepting_) return;
     for (const Acceptor& acceptor : acceptors_) descriptors.push_back(acceptor.fd());
   }
-  void keep_path() {
-    for (Acceptor& acceptor : acceptors_) acceptor.keep_path();
+  void share_listeners() {
+    for (Acceptor& acceptor : acceptors_) acceptor.share_listener();
   }
 
   /// Whoever the kernel has accepted already, or accepts before it lets go, is served.
@@ -242,17 +243,21 @@ class TcpServer::Core::Share final : public StreamOwner,
   }
 
   void cut_all() noexcept {
-    handlers_->cancel();
+    // Before the handlers go: their connections would end as if all had been said.
     List<Stream, StreamOwner> cut;
     cut.splice_back(streams_);
     while (Stream* stream = cut.pop_front()) {
       streams_.push_back(*stream);
       stream->force_close();
     }
+    handlers_->cancel();
   }
 
   /// The loop ends before the server.
-  void end_with_loop() noexcept override { tear_down(); }
+  void end_with_loop() noexcept override {
+    tear_down();
+    if (&loop_ == core_.base_) core_.stop();  // nobody could end what is on the others
+  }
 
   void tear_down() noexcept {
     {
@@ -434,10 +439,12 @@ Socket TcpServer::Core::open_listener(const SocketAddress& address) {
   return weir::listen(base_->sockets(), address, options);
 }
 
-void TcpServer::Core::accept_on(Share& share, Socket listener) {
+void TcpServer::Core::accept_on(Share& share, Socket listener, bool inherited) {
   share.loop().call([&] {
-    share.accept_with(Acceptor(share.loop(), std::move(listener)));
-    if (!owns_file_) share.keep_path();
+    Acceptor acceptor(share.loop(), std::move(listener));
+    if (!inherited) acceptor.own_listener();
+    if (!owns_file_) acceptor.share_listener();
+    share.accept_with(std::move(acceptor));
   });
 }
 
@@ -452,6 +459,7 @@ void TcpServer::Core::take_inherited() {
       address_ = bound;
       owns_file_ = inherited_files();
       listeners_.push_back(std::move(socket));
+      ++inherited_;
     } else {
       (void)socket.release();  // another server's
     }
@@ -477,7 +485,7 @@ int TcpServer::Core::hand_over(const std::vector<std::string>& command) {
   if (descriptors.empty()) throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
   const int child = start_with_descriptors(command, descriptors, owns_file_);
   for (const auto& share : shares_) {
-    share->loop().call([&] { share->keep_path(); });
+    share->loop().call([&] { share->share_listeners(); });
   }
   return child;
 }
@@ -500,7 +508,8 @@ void TcpServer::Core::start(Handler handler) {
   if (base_accepts) add_share(*base_);
   const std::size_t first = base_accepts ? shares_.size() - 1 : 0;
   for (std::size_t i = 0; i < listeners_.size(); ++i) {  // a predecessor may have had more loops
-    accept_on(*shares_[first + i % (shares_.size() - first)], std::move(listeners_[i]));
+    accept_on(*shares_[first + i % (shares_.size() - first)], std::move(listeners_[i]),
+              i < inherited_);
   }
   listeners_.clear();
 }
@@ -592,7 +601,7 @@ void TcpServer::Core::handler_failed(const std::exception_ptr& failure,
     }
   } catch (...) {
   }
-  base_->report_failure(failure, ("a handler of " + std::string(name)).c_str());
+  EventLoop::current().report_failure(failure, ("a handler of " + std::string(name)).c_str());
 }
 
 Task<DrainReport> TcpServer::Core::drain(std::shared_ptr<Core> self,

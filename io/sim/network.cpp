@@ -173,16 +173,22 @@ void Endpoint::shutdown_send() {
   pump();
 }
 
+void Endpoint::stop_listening() {
+  if (state != State::listening) return;
+  state = State::fresh;
+  while (!waiting.empty()) {
+    const auto client = std::move(waiting.front());
+    waiting.pop_front();
+    client->close(true);
+  }
+}
+
 void Endpoint::close(bool with_reset) {
   descriptor = nullptr;
   process = nullptr;
   switch (state) {
     case State::listening:
-      while (!waiting.empty()) {
-        const auto client = std::move(waiting.front());
-        waiting.pop_front();
-        client->close(true);
-      }
+      stop_listening();
       [[fallthrough]];
     case State::fresh:
       if (bound) kernel.unbind(*this);
@@ -682,6 +688,13 @@ int Process::shutdown_send(int fd) {
   if (descriptor->endpoint->state != Endpoint::State::open) return -ENOTCONN;
   descriptor->endpoint->shutdown_send();
   return 0;
+}
+
+void Process::stop_listening(int fd) noexcept {
+  Descriptor* descriptor = find(fd);
+  if (dead_ || descriptor == nullptr || descriptor->endpoint == nullptr) return;
+  network_.trace(kernel_.host(), "stop listening", fd, descriptor->endpoint->local.port);
+  descriptor->endpoint->stop_listening();
 }
 
 int Process::unread_bytes(int fd) {

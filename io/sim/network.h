@@ -103,6 +103,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   void write(const std::byte* from, std::size_t count);
   void pump();  // sends what the window allows
   void shutdown_send();
+  void stop_listening();
   void close(bool with_reset);
   [[nodiscard]] std::uint32_t events() const noexcept;  // poll(2) bits that hold
 
@@ -202,6 +203,7 @@ class Process final : public Sockets {
   int local_address(int fd, RawAddress& address) override;
   int peer_address(int fd, RawAddress& address) override;
   int shutdown_send(int fd) override;
+  void stop_listening(int fd) noexcept override;
   int unread_bytes(int fd) override;
   void close(int fd) noexcept override;
   int open_spare() override;

@@ -122,6 +122,27 @@ TEST_CASE("a signal that was blocked before stays so") {
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
+TEST_CASE("a signal that is pending while another is taken goes to the next who waits") {
+  const auto body = []() -> Task<> {
+    TaskGroup group;
+    const auto raise_both = []() -> Task<> {
+      co_await yield();
+      ::kill(::getpid(), SIGUSR1);
+      ::kill(::getpid(), SIGUSR2);
+    };
+    group.spawn(raise_both());
+    int seen = 0;
+    while (seen != (1 | 2)) {
+      const int number = co_await weir::signal(SIGUSR1, SIGUSR2);
+      seen |= number == SIGUSR1 ? 1 : 2;
+    }
+    co_await group.join();
+  };
+  run(body());
+  CHECK_FALSE(blocked(SIGUSR1));
+  CHECK_FALSE(blocked(SIGUSR2));
+}
+
 TEST_CASE("of two that wait for one signal each gets one") {
   const auto body = []() -> Task<> {
     int came = 0;

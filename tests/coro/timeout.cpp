@@ -189,6 +189,39 @@ TEST_CASE("as_tuple gives the value, or the error of a system_error") {
   loop.run(body());
 }
 
+TEST_CASE("as_tuple and when_any take references, and values without a default") {
+  struct NoDefault {
+    explicit NoDefault(int n) : number(n) {}
+    int number;
+  };
+  VirtualLoop loop;
+  int object = 7;
+  const auto body = [&]() -> Task<> {
+    const auto refer = [&]() -> Task<int&> { co_return object; };
+    const auto make = []() -> Task<NoDefault> { co_return NoDefault(3); };
+    const auto fail = []() -> Task<NoDefault> {
+      throw std::system_error(std::make_error_code(std::errc::io_error));
+      co_return NoDefault(0);
+    };
+    auto [error, reference] = co_await as_tuple(timeout(1s, refer()));
+    CHECK_FALSE(error);
+    CHECK(&reference.get() == &object);
+    auto [none, made] = co_await as_tuple(make());
+    REQUIRE(made.has_value());
+    CHECK(made->number == 3);
+    auto [failure, missing] = co_await as_tuple(timeout(1s, fail()));
+    CHECK(failure == std::errc::io_error);
+    CHECK_FALSE(missing.has_value());
+    auto first = co_await when_any(refer(), sleep(1s));
+    REQUIRE(first.index() == 0);
+    int& same = std::get<0>(first);
+    CHECK(&same == &object);
+    auto winner = co_await when_any(make(), sleep(1s));
+    CHECK(std::get<0>(winner).number == 3);
+  };
+  loop.run(body());
+}
+
 TEST_CASE("as_tuple lets every other exception pass") {
   VirtualLoop loop;
   const auto fail = []() -> Task<> {

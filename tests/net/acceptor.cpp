@@ -166,6 +166,40 @@ TEST_CASE("a port can be bound again as soon as its acceptor is closed") {
   });
 }
 
+TEST_CASE("a port can be bound again in the very turn in which its acceptor is closed") {
+  on_each_engine([]() -> Task<> {
+    std::optional<Acceptor> acceptor(loopback());
+    const SocketAddress address = acceptor->address();
+    for (int i = 0; i < 3; ++i) {
+      co_await turns(1);  // the accept is with the kernel
+      acceptor->close();
+      Acceptor other(address);
+      co_await turns(1);
+      other.close();
+      acceptor.emplace(address);
+      Peer client = Peer::connect(address);
+      const Socket socket = co_await acceptor->accept();
+      CHECK(socket.peer_address() == client.local_address());
+    }
+  });
+}
+
+TEST_CASE("a listener that is shared is left to the others when one acceptor closes") {
+  on_each_kernel_engine("its descriptors cannot be duplicated", []() -> Task<> {
+    Sockets& sockets = EventLoop::current().sockets();
+    Socket listener = listen(sockets, loopback());
+    const SocketAddress address = listener.local_address();
+    Acceptor first(EventLoop::current(), Socket(sockets, ::dup(listener.fd())));
+    co_await turns(1);
+    first.close();
+    co_await turns(5);
+    Acceptor second(EventLoop::current(), std::move(listener));
+    Peer client = Peer::connect(address);
+    const Socket socket = co_await second.accept();
+    CHECK(socket.peer_address() == client.local_address());
+  });
+}
+
 TEST_CASE("connections that nobody asked for are closed with their acceptor") {
   on_each_engine([]() -> Task<> {
     std::optional<Acceptor> acceptor(loopback());

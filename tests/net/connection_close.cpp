@@ -354,6 +354,47 @@ TEST_CASE("a waiting read that is woken and then dropped leaves its bytes to the
   });
 }
 
+TEST_CASE("a connection keeps its name and its addresses when it is closed") {
+  on_each_engine([]() -> Task<> {
+    ServerOptions options;
+    options.address = loopback();
+    options.name = "named";
+    TcpServer server(EventLoop::current(), options);
+    bool same = false;
+    Event done;
+    server.start([&](TcpConnection conn) -> Task<> {
+      const std::string name = conn.name();
+      const SocketAddress local = conn.local_address();
+      const SocketAddress peer = conn.peer_address();
+      conn.force_close();
+      co_await turn_until([&] { return conn.state() == ConnectionState::disconnected; });
+      same = conn.name() == name && conn.local_address() == local && conn.peer_address() == peer &&
+             name.starts_with("named-127.0.0.1:") && local == server.address();
+      done.set();
+    });
+    const Peer client = Peer::connect(server.address());
+    co_await done.wait();
+    CHECK(same);
+  });
+}
+
+TEST_CASE("a connection is disconnected once it broke, and once both directions have ended") {
+  on_each_engine([]() -> Task<> {
+    auto [broken, peer] = connect_pair();
+    peer.reset();
+    auto [error, none] = co_await as_tuple(broken.read());
+    CHECK(error == std::errc::connection_reset);
+    CHECK(broken.state() == ConnectionState::disconnected);
+    auto [ended, other] = connect_pair();
+    co_await ended.shutdown();
+    CHECK(ended.state() == ConnectionState::disconnecting);
+    other.shutdown_send();
+    const Chunk end = co_await ended.read();
+    CHECK_FALSE(end);
+    CHECK(ended.state() == ConnectionState::disconnected);
+  });
+}
+
 TEST_CASE("a connection has a name, a peer, an address and a loop") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair();

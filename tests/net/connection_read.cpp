@@ -418,6 +418,37 @@ TEST_CASE("with few buffers all connections are served, one after the other") {
       loop);
 }
 
+TEST_CASE("a connection that found no buffer gets one though those before it stay silent") {
+  LoopOptions loop;
+  loop.ring_entries = 4;
+  loop.buffer_count = 4;
+  loop.buffer_size = 64;
+  on_each_engine(
+      []() -> Task<> {
+        constexpr int kConnections = 60;
+        const auto echo = [](TcpConnection& conn) -> Task<> {
+          while (Chunk chunk = co_await conn.read()) co_await conn.send(std::move(chunk));
+        };
+        const auto ask = [](TcpConnection& conn) -> Task<> {
+          for (int round = 0; round < 5; ++round) {
+            co_await conn.send(pattern(500));
+            const Chunk answer = co_await conn.read_exactly(500);
+            CHECK(answer.view() == pattern(500));
+          }
+          co_await conn.shutdown();
+        };
+        std::vector<Linked> pairs;
+        for (int i = 0; i < kConnections; ++i) pairs.push_back(link_pair());
+        TaskGroup group;
+        for (Linked& pair : pairs) {
+          group.spawn(echo(pair.b));
+          group.spawn(ask(pair.a));
+        }
+        co_await group.join();
+      },
+      loop);
+}
+
 TEST_CASE("messages under way cannot use up the buffers that others need") {
   LoopOptions loop;
   loop.buffer_count = 16;

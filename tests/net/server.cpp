@@ -217,6 +217,38 @@ TEST_CASE("an exception that leaves a handler closes its connection, is counted 
   });
 }
 
+TEST_CASE("handlers on other loops end with the base loop, and may throw by then") {
+  for_each_engine([](Engine engine) {
+    const CapturedLog log;
+    LoopOptions options;
+    options.engine = engine;
+    auto base = std::make_unique<EventLoop>(options);
+    TcpServer server(*base, server_options(engine, 2));
+    std::atomic<int> served{0};
+    std::atomic<int> ended{0};
+    struct Ended {
+      std::atomic<int>& count;
+      ~Ended() { ++count; }
+    };
+    server.start([&](TcpConnection conn) -> Task<> {
+      const Ended end{ended};
+      ++served;
+      co_await conn.read();
+      throw std::runtime_error("thrown late");
+    });
+    Peer first = Peer::connect(server.address());
+    Peer second = Peer::connect(server.address());
+    const auto serve_both = [&]() -> Task<> { co_await turn_until([&] { return served == 2; }); };
+    base->run_until_complete(serve_both());
+    first.send("x");  // it throws while the base loop ends, or after it
+    base.reset();
+    CHECK(eventually([&] { return ended == 2; }));
+    const int end = second.wait_for_end();
+    CHECK((end == 0 || end == ECONNRESET));
+    CHECK(log.count("thrown late") <= 1);
+  });
+}
+
 TEST_CASE("a handler that throws before it makes its coroutine harms nobody") {
   for_each_engine([](Engine engine) {
     const CapturedLog log;

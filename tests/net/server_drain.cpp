@@ -77,6 +77,32 @@ TEST_CASE("a drain cuts off at its deadline who has not finished, and counts the
   });
 }
 
+TEST_CASE("who is cut off in the middle of an answer sees a reset, by a drain and by a stop") {
+  on_each_engine([]() -> Task<> {
+    for (const bool drained : {true, false}) {
+      CAPTURE(drained);
+      TcpServer server(EventLoop::current(), options_with(1));
+      server.start([](TcpConnection conn) -> Task<> {
+        co_await conn.send("the first half");
+        co_await sleep(1h);
+      });
+      Peer peer = Peer::connect(server.address());
+      const auto receive = [&peer] { return peer.receive_exactly(14); };
+      const std::string half = co_await in_thread(receive);
+      CHECK(half == "the first half");
+      if (drained) {
+        const DrainReport report = co_await server.drain(1ms);
+        CHECK(report.forced == 1);
+      } else {
+        server.stop();
+      }
+      const auto end = [&peer] { return peer.wait_for_end(); };
+      const int error = co_await in_thread(end);
+      CHECK(error == ECONNRESET);
+    }
+  });
+}
+
 TEST_CASE("a handler that waits for a request or a drain ends when the drain begins") {
   on_each_engine([]() -> Task<> {
     struct Shape {

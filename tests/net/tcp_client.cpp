@@ -334,6 +334,32 @@ TEST_CASE("connection throws operation_canceled once the client is stopped, runn
   });
 }
 
+TEST_CASE("whoever waits for a connection is told when the run fails for good") {
+  on_each_engine([]() -> Task<> {
+    ClientOptions options;
+    {
+      const Acceptor nobody(loopback());
+      options.address = nobody.address();
+    }
+    options.connector = {.initial_delay = 1ms, .max_attempts = 2};
+    TcpClient client(options);
+    bool told = false;
+    const auto wait = [&]() -> Task<> {
+      auto [error, connection] = co_await as_tuple(timeout(kPatience, client.connection()));
+      told = error == std::errc::operation_canceled && !connection.has_value();
+    };
+    TaskGroup group;
+    group.spawn(wait());
+    const auto session = [](TcpConnection&) -> Task<> { co_return; };
+    auto [error, none] = co_await as_tuple(client.run(session));
+    CHECK(error == std::errc::connection_refused);
+    co_await group.join();
+    CHECK(told);
+    const auto first = co_await when_any(client.connection(), sleep(1ms));
+    CHECK(first.index() == 1);  // another run may give one
+  });
+}
+
 TEST_CASE("run throws what is fatal, and a second run at the same time is refused") {
   on_each_engine([]() -> Task<> {
     const RefusingPort port;

@@ -3,7 +3,6 @@
 #include <cstdio>
 
 using namespace weir;
-using namespace std::chrono_literals;
 
 Task<> echo(TcpConnection conn) {
   while (Chunk data = co_await conn.read()) co_await conn.send(std::move(data));
