@@ -139,9 +139,10 @@ void EventLoop::call(const std::function<void()>& function) {
   // Beside the promise, so that the other thread has let go of the exception when we look at it.
   std::exception_ptr failure;
   const std::uint64_t number = ++last_call_;
-  calls_.push_back(std::make_unique<Call>(Call{number, function, failure, {}}));
-  std::future<void> answered = calls_.back()->done.get_future();
-  post_function([this, number] { answer_call(number); });
+  auto call = std::make_unique<Call>(Call{number, function, failure, {}});
+  std::future<void> answered = call->done.get_future();
+  post_function([this, number] { answer_call(number); });  // which waits for the lock
+  calls_.push_back(std::move(call));
   lock.unlock();  // from here on the loop may be gone
   answered.get();
   if (failure != nullptr) std::rethrow_exception(std::move(failure));

@@ -1,6 +1,7 @@
 #include <weir/coro/scheduler.h>
 
 #include <stdexcept>
+#include <utility>
 
 namespace weir {
 
@@ -69,24 +70,35 @@ std::size_t Scheduler::run_ready(std::size_t most) {
     ++count;
     scope_ = waiter->scope_;
     std::coroutine_handle<>::from_address(waiter->frame_).resume();
-    if (!doomed_.empty()) [[unlikely]] {
+    if (!doomed_.empty()) {
       scope_ = nullptr;
       bury_doomed();
     }
   }
   scope_ = nullptr;
+  if (!doomed_.empty()) bury_doomed();  // of coroutines that somebody else resumed
   return count;
+}
+
+bool Scheduler::owns_doomed(Root& root) noexcept {
+  for (Root* other = doomed_.front(); other != nullptr; other = doomed_.after(*other)) {
+    if (other != &root && root.scope().contains(&other->scope())) return true;
+  }
+  return false;
 }
 
 void Scheduler::bury_doomed() noexcept {
   // Destroying one may doom others or destroy others: look again from the start each time.
   for (Root* root = doomed_.front(); root != nullptr;) {
-    if (runs_in(root->scope())) {
+    if (runs_in(root->scope()) || owns_doomed(*root)) {
       root = doomed_.after(*root);
       continue;
     }
     root->unlink();
+    // Its destructors are its own still: what owns it has to wait for them.
+    Scope* outer = std::exchange(scope_, &root->scope());
     root->destroy();
+    scope_ = outer;
     root = doomed_.front();
   }
 }

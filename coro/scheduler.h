@@ -196,7 +196,7 @@ class Scheduler {
   /// caller, or one that started the caller), as soon as those are suspended.
   void destroy(Root& root) noexcept;
 
-  /// Destroys `root`, whose coroutine runs now and is about to suspend for good, behind that.
+  /// Destroys `root`, whose coroutine is suspending for good now, as soon as that is done.
   void destroy_finished(Root& root) noexcept { doomed_.push_back(root); }
 
  protected:
@@ -210,6 +210,7 @@ class Scheduler {
   /// Resumes waiters in the order in which they were woken, `most` at the most; gives how many.
   std::size_t run_ready(std::size_t most);
 
+  /// Those that do not run any more, innermost first.
   void bury_doomed() noexcept;
 
  private:
@@ -228,6 +229,7 @@ class Scheduler {
   };
 
   [[nodiscard]] bool runs_in(const Scope& scope) const noexcept;
+  [[nodiscard]] bool owns_doomed(Root& root) noexcept;
 
   List<Waiter> ready_;
   List<Root> doomed_;

@@ -5,11 +5,6 @@
 
 namespace weir {
 
-void TaskGroup::Member::leave() noexcept {
-  unlink();
-  if (TaskGroup* owner = std::exchange(group_, nullptr)) owner->left();
-}
-
 void TaskGroup::Member::end(std::exception_ptr failure) noexcept {
   Scheduler& scheduler = Scheduler::current();
   if (failure != nullptr && group_ == nullptr) {
@@ -17,7 +12,8 @@ void TaskGroup::Member::end(std::exception_ptr failure) noexcept {
   } else if (failure != nullptr) {
     group_->fail(std::move(failure));
   }
-  leave();
+  unlink();
+  if (TaskGroup* owner = std::exchange(group_, nullptr)) owner->left();
   scheduler.destroy_finished(*this);
 }
 
@@ -33,7 +29,7 @@ void TaskGroup::start(Member& member) {
   scheduler_.run_in_scope(&member.scope(), member.handle());
 }
 
-void TaskGroup::refuse_empty() noexcept {
+void TaskGroup::refuse_empty() {
   ++size_;
   fail(std::make_exception_ptr(std::logic_error("weir: an empty Task was spawned")));
   left();

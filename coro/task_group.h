@@ -72,7 +72,7 @@ class TaskGroup {
 
    protected:
     ~Member() = default;
-    void leave() noexcept;
+    /// The task has finished: leaves the group.
     void end(std::exception_ptr failure) noexcept;
 
    private:
@@ -91,7 +91,6 @@ class TaskGroup {
     std::coroutine_handle<> handle() noexcept override { return handle_; }
     void finished() noexcept override { end(handle_.promise().result.exception()); }
     void destroy() noexcept override {
-      leave();
       handle_.destroy();
       delete this;
     }
@@ -101,7 +100,7 @@ class TaskGroup {
   };
 
   void start(Member& member);
-  void refuse_empty() noexcept;
+  void refuse_empty();
   void fail(std::exception_ptr failure) noexcept;
   void left() noexcept;
 

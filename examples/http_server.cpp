@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "common/arguments.h"
+#include "common/next_bytes.h"
 #include "http/request_parser.h"
 #include "http/site.h"
 
@@ -41,16 +42,6 @@ Task<bool> send_response(TcpConnection& conn, http::Response response) {
   auto [failed, done] =
       co_await as_tuple(conn.send_file(response.file.fd(), response.offset, response.length));
   co_return !failed;
-}
-
-/// What comes next, nothing at the end: the client's, or the server's between two requests.
-Task<Chunk> next_bytes(TcpConnection& conn, bool between_requests) {
-  if (!between_requests) {
-    Chunk data = co_await conn.read();
-    co_return data;
-  }
-  auto first = co_await when_any(conn.read(), conn.draining());
-  co_return first.index() == 0 ? std::get<0>(std::move(first)) : Chunk();
 }
 
 Task<> serve_client(TcpConnection conn, const http::Site& site, Settings settings) {

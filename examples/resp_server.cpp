@@ -9,6 +9,7 @@
 #include <string>
 
 #include "common/arguments.h"
+#include "common/next_bytes.h"
 #include "resp/commands.h"
 #include "resp/parser.h"
 
@@ -36,15 +37,14 @@ bool is_quit(const resp::Parser::Command& command) {
 }
 
 /// `limit` is for a whole command, from its first byte on.
-Task<> execute_commands(TcpConnection& conn, resp::Database& database,
-                        std::chrono::milliseconds limit) {
+Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
   EventLoop& loop = EventLoop::current();
   resp::Parser parser;
   std::string reply;
   TimePoint deadline = {};  // of a command of which a part has come
   for (bool open = true; open;) {
     const Duration wait = parser.midway() ? deadline - loop.now() : Duration::max();
-    auto [error, data] = co_await as_tuple(timeout(wait, conn.read()));
+    auto [error, data] = co_await as_tuple(timeout(wait, next_bytes(conn, !parser.midway())));
     if (error || !data) co_return;  // too slow, broken, or at its end
 
     bool begun = !parser.midway();
@@ -73,11 +73,6 @@ Task<> execute_commands(TcpConnection& conn, resp::Database& database,
       reply.clear();
     }
   }
-}
-
-/// A drain ends it between two commands; what was replied goes out.
-Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
-  (void)co_await when_any(conn.draining(), execute_commands(conn, database, limit));
 }
 
 }  // namespace

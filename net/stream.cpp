@@ -858,6 +858,11 @@ void Stream::conclude() noexcept {
   if (dropped_) delete this;
 }
 
+void Stream::forget_owner() noexcept {
+  if (!dropped_) keep_names();
+  owner_ = nullptr;
+}
+
 void Stream::keep_names() noexcept {
   try {
     std::string last = name();

@@ -28,8 +28,9 @@ class StreamOwner {
   /// Called once, when the descriptor has been closed.
   virtual void stream_closed(Stream& stream) noexcept = 0;
   [[nodiscard]] virtual std::string_view owner_name() const noexcept = 0;
-  /// Set once it lets its streams end and takes no new ones.
-  [[nodiscard]] virtual Event& draining() noexcept = 0;
+  /// Set once it lets its streams end and takes no new ones; later for those on which nothing has
+  /// been sent.
+  [[nodiscard]] virtual Event& draining(bool used) noexcept = 0;
 
  protected:
   ~StreamOwner() = default;
@@ -176,10 +177,13 @@ class Stream final : public LoopResource,
   void cut(int error, bool with_reset) noexcept;
   /// The owner's; nullptr without an owner.
   [[nodiscard]] Event* draining() const noexcept {
-    return owner_ == nullptr ? nullptr : &owner_->draining();
+    return owner_ == nullptr ? nullptr : &owner_->draining(sent_ + pending_ > 0);
+  }
+  [[nodiscard]] bool is_draining() const noexcept {
+    return owner_ != nullptr && owner_->draining(true).is_set();
   }
   /// The owner goes before the stream.
-  void forget_owner() noexcept { owner_ = nullptr; }
+  void forget_owner() noexcept;
   /// The user's handle is gone.
   void drop() noexcept;
   void end_with_loop() noexcept override;

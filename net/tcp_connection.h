@@ -348,13 +348,15 @@ class TcpConnection {
   /// `co_await draining()` resumes once the connection's server drains (`TcpServer::drain`, or
   /// SIGTERM in `TcpServer::run`), at once if it does by now: whoever waits for a next request ends
   /// then, as in `when_any(conn.read(), conn.draining())`, instead of being cut off at the drain's
-  /// limit. Without a server it never resumes. Dropping it changes nothing.
+  /// limit. A connection on which nothing has been sent when this is called is told a second later:
+  /// its first request may be under way. Without a server it never resumes. Dropping it changes
+  /// nothing.
   [[nodiscard("co_await it")]] Event::WaitAwaiter draining() const noexcept {
     return Event::WaitAwaiter(stream_ == nullptr ? nullptr : stream_->draining());
   }
+  /// Whether it drains by now: so that an answer can say that it is the last.
   [[nodiscard]] bool is_draining() const noexcept {
-    const Event* event = stream_ == nullptr ? nullptr : stream_->draining();
-    return event != nullptr && event->is_set();
+    return stream_ != nullptr && stream_->is_draining();
   }
 
   /// Unique within its server, from 1 on; 0 for a connection without one.

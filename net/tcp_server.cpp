@@ -27,6 +27,8 @@ namespace {
 
 /// The idle deadline is looked at this often while it runs.
 constexpr unsigned kIdleRounds = 8;
+/// When a drain begins the first request of a new connection may be under way: for that long.
+constexpr auto kFirstRequest = std::chrono::seconds(1);
 
 void check(const ServerOptions& options) {
   const auto reject = [](const char* option, const std::string& value, const char* why) {
@@ -222,6 +224,7 @@ class TcpServer::Core::Share final : public StreamOwner,
 
   /// Whoever the kernel has accepted already, or accepts before it lets go, is served.
   void begin_drain() {
+    if (!draining_.is_set()) tasks_->spawn(tell_unused());
     draining_.set();
     if (!std::exchange(accepting_, false)) return;
     for (Acceptor& acceptor : acceptors_) {
@@ -255,6 +258,8 @@ class TcpServer::Core::Share final : public StreamOwner,
 
   /// The loop ends before the server.
   void end_with_loop() noexcept override {
+    const auto self = shared_from_this();  // a handler may own the server
+    const auto core = core_.shared_from_this();
     tear_down();
     if (&loop_ == core_.base_) core_.stop();  // nobody could end what is on the others
   }
@@ -351,7 +356,9 @@ class TcpServer::Core::Share final : public StreamOwner,
   [[nodiscard]] std::string_view owner_name() const noexcept override {
     return core_.options_.name;
   }
-  [[nodiscard]] Event& draining() noexcept override { return draining_; }
+  [[nodiscard]] Event& draining(bool used) noexcept override {
+    return used ? draining_ : draining_unused_;
+  }
 
   [[nodiscard]] EventLoop& loop() const noexcept { return loop_; }
   [[nodiscard]] bool closed() const noexcept { return closed_; }
@@ -392,6 +399,11 @@ class TcpServer::Core::Share final : public StreamOwner,
     }
   }
 
+  Task<> tell_unused() {
+    co_await sleep(kFirstRequest);
+    draining_unused_.set();
+  }
+
   Task<> end_idle() {
     const auto period = to_duration(core_.options_.idle_timeout) / kIdleRounds;
     for (;;) {
@@ -413,7 +425,8 @@ class TcpServer::Core::Share final : public StreamOwner,
   bool open_ = true;
   bool gone_ = false;
   List<Stream, StreamOwner> streams_;
-  Event draining_;  // goes after those who wait for it
+  Event draining_;  // they go after those who wait for them
+  Event draining_unused_;
   std::optional<Handlers> handlers_;
   std::optional<TaskGroup> tasks_;
   std::vector<Acceptor> acceptors_;
@@ -484,6 +497,10 @@ int TcpServer::Core::hand_over(const std::vector<std::string>& command) {
   }
   if (descriptors.empty()) throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
   const int child = start_with_descriptors(command, descriptors, owns_file_);
+  if (!started_) {  // what stands there is the successor's as well
+    inherited_ = listeners_.size();
+    owns_file_ = false;
+  }
   for (const auto& share : shares_) {
     share->loop().call([&] { share->share_listeners(); });
   }

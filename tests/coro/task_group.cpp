@@ -326,6 +326,43 @@ TEST_CASE("a task of an inner group may cancel the outer one") {
   CHECK(counts.alive() == 0);
 }
 
+TEST_CASE("a finished task goes before the task whose group it ran in, whoever was doomed first") {
+  VirtualLoop loop;
+  struct Guard {
+    explicit Guard(int& of) noexcept : count(&of) {}
+    Guard(Guard&& other) noexcept : count(std::exchange(other.count, nullptr)) {}
+    ~Guard() {
+      if (count != nullptr) ++*count;  // of the frame that owns the group
+    }
+    int* count;
+  };
+  for (const bool inner_too : {false, true}) {
+    TaskGroup outer;
+    int seen = 0;
+    const auto child = [&](Guard, TaskGroup& own) -> Task<> {
+      co_await yield();
+      outer.cancel();
+      if (inner_too) own.cancel();
+    };
+    const auto parent = [&]() -> Task<> {
+      int counter = 0;
+      struct Look {
+        int& from;
+        int& to;
+        ~Look() { to = from; }
+      };
+      const Look look{counter, seen};
+      TaskGroup own;
+      own.spawn(child(Guard(counter), own));
+      co_await own.join();
+    };
+    outer.spawn(parent());
+    loop.settle();
+    CHECK(outer.size() == 0);
+    CHECK(seen == 1);
+  }
+}
+
 TEST_CASE("a task that is spawned by a running one may cancel its spawner's group at once") {
   VirtualLoop loop;
   Tracer::Counts counts;

@@ -258,7 +258,8 @@ TEST_CASE("SIGTERM ends idle connections, and cuts off nobody") {
   CHECK(answer_to(server, "PING\r\n") == "+PONG\r\n");
   CHECK(server.begin_end());
   CHECK(idle.wait_for_end() == 0);
-  CHECK(midway.wait_for_end() == 0);
+  midway.send("cdefghij\r\n");
+  CHECK(midway.receive_all() == "$10\r\nabcdefghij\r\n");
   idle.close();
   midway.close();
   CHECK(server.wait() == 0);

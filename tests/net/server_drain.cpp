@@ -177,12 +177,24 @@ TEST_CASE("clients in the backlog when a drain begins are served, on one loop an
     struct Shape {
       std::size_t threads;
       bool reuse_port;
+      bool waits_for_drain;
     };
-    for (const Shape shape : {Shape{1, false}, Shape{2, false}, Shape{2, true}}) {
+    const auto echo_until_drain = [](TcpConnection conn) -> Task<> {
+      for (;;) {
+        auto next = co_await when_any(conn.draining(), conn.read());
+        Chunk* data = std::get_if<1>(&next);
+        if (data == nullptr || !*data) co_return;
+        co_await conn.send(std::move(*data));
+      }
+    };
+    for (const Shape shape : {Shape{1, false, false}, Shape{2, false, false}, Shape{2, true, false},
+                              Shape{1, false, true}, Shape{2, false, true}, Shape{2, true, true}}) {
       CAPTURE(shape.threads);
       CAPTURE(shape.reuse_port);
+      CAPTURE(shape.waits_for_drain);
       TcpServer server(EventLoop::current(), options_with(shape.threads, shape.reuse_port));
-      server.start(echo);
+      server.start(shape.waits_for_drain ? TcpServer::Handler(echo_until_drain)
+                                         : TcpServer::Handler(echo));
       std::vector<Peer> peers;
       for (int i = 0; i < 20; ++i) {
         peers.push_back(Peer::connect(server.address()));
