@@ -13,6 +13,21 @@ install(
   NAMESPACE weir::
   DESTINATION "${weir_cmake_dir}")
 
+if(TARGET weir::tls)
+  install(
+    TARGETS weir_tls
+    EXPORT weirTlsTargets
+    ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+    LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}"
+    FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+  install(
+    EXPORT weirTlsTargets
+    NAMESPACE weir::
+    DESTINATION "${weir_cmake_dir}")
+endif()
+
+install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint" DESTINATION "${CMAKE_INSTALL_BINDIR}")
+
 configure_package_config_file(
   "${PROJECT_SOURCE_DIR}/cmake/weirConfig.cmake.in" "${PROJECT_BINARY_DIR}/weirConfig.cmake"
   INSTALL_DESTINATION "${weir_cmake_dir}"
@@ -43,6 +58,15 @@ else()
 endif()
 configure_file("${PROJECT_SOURCE_DIR}/cmake/weir.pc.in" "${PROJECT_BINARY_DIR}/weir.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/weir.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+if(TARGET weir::tls)
+  if(weir_type STREQUAL "STATIC_LIBRARY")
+    set(weir_pc_tls_requires "Requires: weir = ${PROJECT_VERSION}, openssl >= 3.0")
+  else()
+    set(weir_pc_tls_requires "Requires: weir = ${PROJECT_VERSION}\nRequires.private: openssl >= 3.0")
+  endif()
+  configure_file("${PROJECT_SOURCE_DIR}/cmake/weir-tls.pc.in" "${PROJECT_BINARY_DIR}/weir-tls.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/weir-tls.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endif()
 
 # `cpack` in the build directory makes libweir-dev_VERSION_ARCH.deb.
 set(CPACK_GENERATOR DEB)
@@ -54,4 +78,5 @@ set(CPACK_STRIP_FILES OFF)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "liburing-dev (>= 2.3), libspdlog-dev")
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "python3, libssl-dev (>= 3.0)")
 include(CPack)

@@ -14,5 +14,7 @@ set(CMAKE_CXX_SCAN_FOR_MODULES OFF)
 find_program(WEIR_CCACHE ccache)
 mark_as_advanced(WEIR_CCACHE)
 if(WEIR_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER "${WEIR_CCACHE}")
+  # Without being asked, ccache keeps nothing that was built with precompiled headers.
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_COMMAND}" -E env
+      CCACHE_SLOPPINESS=pch_defines,time_macros "${WEIR_CCACHE}")
 endif()

@@ -5,7 +5,7 @@
 #include <new>
 #include <stdexcept>
 
-namespace weir {
+namespace weir::detail {
 namespace {
 
 /// Buffers whose header and bytes are one block. Small blocks come from the frame allocator, and
@@ -18,25 +18,43 @@ class HeapBuffers final : public BufferOwner {
 
 constinit HeapBuffers heap_buffers;
 
+/// Constant-initialised and trivially destructible: what is released after the end of the thread's
+/// other objects, by a static one, still finds it as it was left.
 struct BulkCache {
   static constexpr std::size_t kMost = 16;
   void* blocks[kMost];
-  std::size_t count = 0;
-  BulkCache() = default;
-  BulkCache(const BulkCache&) = delete;
-  BulkCache& operator=(const BulkCache&) = delete;
-  ~BulkCache() {
-    while (count > 0) ::operator delete(blocks[--count]);
-    count = kMost;  // what is released later than this goes to the heap
+  std::size_t count;
+  bool owned;   // a CacheOwner will empty it when the thread ends
+  bool closed;  // the thread is ending: nothing may be cached any more
+};
+
+constinit thread_local BulkCache bulk_cache{};
+
+struct CacheOwner {
+  CacheOwner() noexcept { bulk_cache.owned = true; }
+  CacheOwner(const CacheOwner&) = delete;
+  CacheOwner& operator=(const CacheOwner&) = delete;
+  ~CacheOwner() {
+    while (bulk_cache.count > 0) ::operator delete(bulk_cache.blocks[--bulk_cache.count]);
+    bulk_cache.closed = true;
   }
 };
 
-thread_local BulkCache bulk_cache;
+void own_bulk_cache() noexcept {
+  static thread_local CacheOwner owner;
+  (void)owner;
+}
+
+/// False if it may be filled no more.
+bool may_cache() noexcept {
+  if (!bulk_cache.owned) own_bulk_cache();
+  return !bulk_cache.closed && bulk_cache.count < BulkCache::kMost;
+}
 
 void* HeapBuffers::allocate(std::size_t capacity) {
   const std::size_t bytes = sizeof(Buffer) + capacity;
   if (bytes <= kSmallBuffer) return allocate_frame(bytes);
-  if (capacity == kBulkBuffer && bulk_cache.count > 0 && bulk_cache.count <= BulkCache::kMost) {
+  if (capacity == kBulkBuffer && bulk_cache.count > 0) {
     return bulk_cache.blocks[--bulk_cache.count];
   }
   return ::operator new(bytes);
@@ -48,7 +66,7 @@ void HeapBuffers::release(Buffer& buffer) noexcept {
   buffer.~Buffer();
   if (bytes <= kSmallBuffer) {
     free_frame(&buffer, bytes);
-  } else if (capacity == kBulkBuffer && bulk_cache.count < BulkCache::kMost) {
+  } else if (capacity == kBulkBuffer && may_cache()) {
     bulk_cache.blocks[bulk_cache.count++] = &buffer;
   } else {
     ::operator delete(static_cast<void*>(&buffer));
@@ -67,4 +85,9 @@ BufferRef make_buffer(std::size_t capacity) {
                        Buffer(heap_buffers, data, static_cast<std::uint32_t>(capacity), 0));
 }
 
-}  // namespace weir
+void prepare_thread_caches() noexcept {
+  prepare_frame_cache();
+  if (!bulk_cache.owned) own_bulk_cache();
+}
+
+}  // namespace weir::detail

@@ -1,12 +1,20 @@
 #pragma once
 
+#include <weir/coro/owner.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 
 class Buffer;
+
+/// A piece of memory to send; laid out like `struct iovec`.
+struct Slice {
+  const void* data;
+  std::size_t size;
+};
 
 /// Where buffers come from and go back to: an engine's receive pool, or the heap.
 class BufferOwner {
@@ -21,7 +29,9 @@ class BufferOwner {
 class Buffer {
  public:
   Buffer(BufferOwner& owner, std::byte* data, std::uint32_t capacity, std::uint32_t id) noexcept
-      : owner_(&owner), data_(data), capacity_(capacity), id_(id) {}
+      : owner_(&owner), data_(data), capacity_(capacity), id_(id) {
+    belong_here();
+  }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
@@ -32,6 +42,12 @@ class Buffer {
   [[nodiscard]] bool shared() const noexcept { return references_ > 1; }
   [[nodiscard]] bool unused() const noexcept { return references_ == 0; }
 
+  /// From now on only the loop that runs here may take and drop references.
+  void belong_here() noexcept { home_ = home_tag(Scheduler::current_or_null()); }
+  void check_thread() const noexcept {
+    check_owner(home_, "a Chunk", "a copy of its bytes, such as std::string(chunk.view()),");
+  }
+
  private:
   friend class BufferRef;
 
@@ -40,6 +56,7 @@ class Buffer {
   std::uint32_t capacity_;
   std::uint32_t id_;
   std::uint32_t references_ = 0;
+  HomeTag home_;
 };
 
 /// One reference to a buffer; the last one gives it back.
@@ -48,7 +65,9 @@ class BufferRef {
   BufferRef() noexcept = default;
   explicit BufferRef(Buffer& buffer) noexcept : buffer_(&buffer) { ++buffer.references_; }
   BufferRef(const BufferRef& other) noexcept : buffer_(other.buffer_) {
-    if (buffer_ != nullptr) ++buffer_->references_;
+    if (buffer_ == nullptr) return;
+    buffer_->check_thread();
+    ++buffer_->references_;
   }
   BufferRef(BufferRef&& other) noexcept : buffer_(std::exchange(other.buffer_, nullptr)) {}
   BufferRef& operator=(const BufferRef& other) noexcept { return *this = BufferRef(other); }
@@ -65,6 +84,9 @@ class BufferRef {
     if (Buffer* buffer = std::exchange(buffer_, nullptr)) drop(*buffer);
   }
 
+  /// For one that is empty.
+  void fill(BufferRef&& other) noexcept { buffer_ = std::exchange(other.buffer_, nullptr); }
+
   /// Gives up the reference without giving the buffer back: somebody else is about to take it.
   Buffer& detach() noexcept {
     Buffer* buffer = std::exchange(buffer_, nullptr);
@@ -78,6 +100,7 @@ class BufferRef {
 
  private:
   static void drop(Buffer& buffer) noexcept {
+    buffer.check_thread();
     if (--buffer.references_ == 0) buffer.owner_->release(buffer);
   }
 
@@ -93,4 +116,7 @@ inline constexpr std::size_t kBulkBuffer = 512 << 10;
 /// A buffer from the heap, of `capacity` bytes. Throws `std::bad_alloc`.
 BufferRef make_buffer(std::size_t capacity);
 
-}  // namespace weir
+/// `prepare_frame_cache`, and the same for the buffers' own.
+void prepare_thread_caches() noexcept;
+
+}  // namespace weir::detail

@@ -1,9 +1,7 @@
 #include <weir/core/event_loop.h>
-#include <weir/core/log.h>
+#include <weir/core/log_line.h>
 
-#include <algorithm>
 #include <exception>
-#include <future>
 #include <stdexcept>
 #include <utility>
 
@@ -14,34 +12,65 @@ namespace {
 /// system call, few enough that a task that never waits starves nobody.
 constexpr std::size_t kReadyBatch = 256;
 
-std::unique_ptr<IoEngine> make_own_engine(const LoopOptions& options) {
-  EventLoop* outer = EventLoop::current_or_null();
-  if (outer != nullptr && outer->engine().machine() != nullptr) {
-    throw std::logic_error(
-        "weir: a simulated host has no loops but its World's: use TcpServer(EventLoop::current(), "
-        "...) and start in place of run, and EventLoopThread for a further loop");
-  }
-  return make_engine(options);
-}
-
 }  // namespace
 
-/// The waiting thread's frame has what it refers to, until the promise is kept.
+/// In the waiting thread's frame, until it is answered. Where that thread runs a loop, this is
+/// guarded as that loop's own calls are: it answers them meanwhile, so that two loops may call each
+/// other.
 struct EventLoop::Call {
-  std::uint64_t number;
-  const std::function<void()>& function;
-  std::exception_ptr& failure;
-  std::promise<void> done;
+  Call(void (*what)(void*), void* with, EventLoop* by) noexcept
+      : function(what),
+        context(with),
+        caller(by),
+        mutex(by != nullptr ? by->calls_mutex_ : own_mutex),
+        changed(by != nullptr ? by->calls_changed_ : own_changed) {}
+
+  void answer() noexcept {
+    try {
+      function(context);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    const std::lock_guard lock(mutex);  // whoever waits can go when we are out of it
+    answered = true;
+    changed.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock,
+                   [this] { return answered || (caller != nullptr && !caller->calls_.empty()); });
+      if (answered) return;
+      lock.unlock();
+      caller->answer_calls();
+      lock.lock();
+    }
+  }
+
+  detail::Link link;
+  void (*function)(void*);
+  void* context;
+  EventLoop* caller;  // nullptr: a thread without a loop
+  std::exception_ptr failure;
+  std::mutex own_mutex;
+  std::condition_variable own_changed;
+  std::mutex& mutex;
+  std::condition_variable& changed;
+  bool answered = false;
 };
 
-EventLoop::EventLoop(LoopOptions options) : EventLoop(options, make_own_engine(options)) {}
+EventLoop::EventLoop(LoopOptions options)
+    : EventLoop(options, detail::current_machine(),
+                detail::current_machine().make_engine(options)) {}
 
-EventLoop::EventLoop(LoopOptions options, std::unique_ptr<IoEngine> engine)
+EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
+                     std::unique_ptr<detail::IoEngine> engine)
     : options_(options),
       name_(options.name),
+      machine_(machine),
       engine_(std::move(engine)),
-      mailbox_(std::make_shared<Mailbox>(*engine_)),
-      now_(engine_->now()),
+      mailbox_(std::make_shared<detail::Mailbox>(*engine_)),
+      now_(machine_.now()),
       timers_(now_) {
   options_.name = name_;
   tasks_.emplace(*this);
@@ -52,16 +81,16 @@ EventLoop::~EventLoop() {
     engine_->attach();
   } catch (const std::logic_error&) {
     engine_->abandon();
-  } catch (const std::exception& failure) {
+  } catch (...) {
     engine_->abandon();
-    report_failure(std::make_exception_ptr(failure), "the end of an event loop");
+    report_failure(std::current_exception(), "the end of an event loop");
   }
   const Entered entered(*this);
   ending_ = true;
   tasks_.reset();
-  List<LoopResource> ending;
+  detail::List<detail::LoopResource> ending;
   ending.splice_back(resources_);
-  while (LoopResource* resource = ending.pop_front()) {
+  while (detail::LoopResource* resource = ending.pop_front()) {
     resources_.push_back(*resource);
     resource->end_with_loop();
   }
@@ -77,13 +106,20 @@ EventLoop::~EventLoop() {
   mailbox_->close();
 }
 
-EventLoop& EventLoop::current() { return static_cast<EventLoop&>(Scheduler::current()); }
+detail::Machine& detail::current_machine() noexcept {
+  EventLoop* loop = EventLoop::current_or_null();
+  return loop != nullptr ? loop->machine() : process_machine();
+}
+
+EventLoop& EventLoop::current() { return static_cast<EventLoop&>(detail::Scheduler::current()); }
 
 EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
     throw std::logic_error("weir: this event loop is running already");
   }
+  detail::prepare_thread_caches();  // while there is memory
   entered_.emplace(loop);
+  run_.emplace(loop);
   try {
     loop.engine_->attach();
   } catch (...) {
@@ -94,58 +130,49 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
 
 void EventLoop::Running::end() {
   for (;;) {
-    while (loop_.answer_call()) continue;
+    loop_.answer_calls();
     const std::lock_guard lock(loop_.calls_mutex_);
     if (!loop_.calls_.empty()) continue;
+    loop_.engine_->detach();
     entered_.reset();
+    run_.reset();
     loop_.running_.store(false, std::memory_order_release);
     return;
   }
 }
 
-bool EventLoop::answer_call(std::uint64_t number) {
-  std::unique_ptr<Call> call;
-  {
-    const std::lock_guard lock(calls_mutex_);
-    const auto found = std::find_if(calls_.begin(), calls_.end(), [number](const auto& waiting) {
-      return number == 0 || waiting->number == number;
-    });
-    if (found == calls_.end()) return false;
-    call = std::move(*found);
-    calls_.erase(found);
+void EventLoop::answer_calls() noexcept {
+  for (;;) {
+    Call* call = nullptr;
+    {
+      const std::lock_guard lock(calls_mutex_);
+      call = calls_.pop_front();
+    }
+    if (call == nullptr) return;
+    call->answer();
   }
-  try {
-    call->function();
-  } catch (...) {
-    call->failure = std::current_exception();
-  }
-  call->done.set_value();
-  return true;
 }
 
-void EventLoop::call(const std::function<void()>& function) {
+void EventLoop::call_erased(void (*function)(void*), void* context) {
   std::unique_lock lock(calls_mutex_);
   if (!runs_elsewhere()) {
     lock.unlock();
     const bool inside = in_loop_thread();
     {
       const Entered entered(*this);
-      function();
+      function(context);
     }
-    // A loop of a simulated machine does run: it has its turn when the caller's is over.
-    if (!inside && engine_->machine() != nullptr) engine_->wake();
+    // Whoever else runs it is to look at what was made ready.
+    if (!inside) mailbox_->knock();
     return;
   }
-  // Beside the promise, so that the other thread has let go of the exception when we look at it.
-  std::exception_ptr failure;
-  const std::uint64_t number = ++last_call_;
-  auto call = std::make_unique<Call>(Call{number, function, failure, {}});
-  std::future<void> answered = call->done.get_future();
-  post_function([this, number] { answer_call(number); });  // which waits for the lock
-  calls_.push_back(std::move(call));
+  Call call(function, context, current_or_null());
+  calls_.push_back(call);
+  calls_changed_.notify_all();
+  mailbox_->knock();
   lock.unlock();  // from here on the loop may be gone
-  answered.get();
-  if (failure != nullptr) std::rethrow_exception(std::move(failure));
+  call.wait();
+  if (call.failure != nullptr) std::rethrow_exception(std::move(call.failure));
 }
 
 void EventLoop::run() {
@@ -153,36 +180,56 @@ void EventLoop::run() {
   while (!mailbox_->take_stop_request()) turn();
 }
 
+bool EventLoop::finish_run() noexcept {
+  bool busy = false;
+  for (detail::LoopResource* resource = resources_.front(); resource != nullptr;) {
+    detail::LoopResource* next = resources_.after(*resource);
+    busy = resource->finish_with_run() || busy;
+    resource = next;
+  }
+  return busy;
+}
+
 void EventLoop::stop() { mailbox_->request_stop(); }
 
 TimePoint EventLoop::now() noexcept {
   if (!now_known_) {
-    now_ = engine_->now();
+    now_ = machine_.now();
     now_known_ = true;
   }
   return now_;
 }
 
 TimePoint EventLoop::deadline_in(Duration delay) noexcept {
-  now_ = engine_->now();
+  now_ = machine_.now();
   now_known_ = true;
-  return after(now_, delay);
+  return detail::after(now_, delay);
 }
 
 void EventLoop::turn(const bool* done) {
   mailbox_->wake_up();
   ++metrics_.turns;
+  const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
   metrics_.posted += mailbox_->run(*this);
+  if (knocked) {
+    answer_calls();
+    take_woken();
+  }
   metrics_.resumed += run_ready(kReadyBatch);
   if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
-  while (TurnEnd* work = turn_end_.pop_front()) work->end_turn();
-  const bool over = done != nullptr ? *done : ending_ && has_ended();
-  if (over || has_ready() || !mailbox_->fall_asleep()) {
+  while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
+  if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
     engine_->wait(TimePoint::min());
   } else {
     engine_->wait(timers_.next());
   }
   now_known_ = false;
+}
+
+/// Asked after the last step of a turn, in which whatever it waits for may have left.
+bool EventLoop::is_over(const bool* done) noexcept {
+  if (done != nullptr) return *done;
+  return (ending_ && has_ended()) || (finishing_ && !finish_run());
 }
 
 Metrics EventLoop::metrics() const noexcept {
@@ -192,13 +239,10 @@ Metrics EventLoop::metrics() const noexcept {
 }
 
 void EventLoop::report_failure(std::exception_ptr failure, const char* where) noexcept {
-  try {
-    std::rethrow_exception(std::move(failure));
-  } catch (const std::exception& exception) {
-    log::write(log::Level::error, std::string("exception left ") + where + ": " + exception.what());
-  } catch (...) {
-    log::write(log::Level::error, std::string("exception of unknown type left ") + where);
-  }
+  static constinit detail::LogLimit limit("exceptions that nobody caught");
+  if (!limit.admits(logging::Level::error)) return;
+  const auto what = detail::LogLine() << "exception left " << where;
+  detail::write_failure(logging::Level::error, what, failure);
 }
 
 }  // namespace weir

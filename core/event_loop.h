@@ -1,15 +1,18 @@
 #pragma once
 
 #include <weir/core/engine.h>
+#include <weir/core/machine.h>
 #include <weir/core/mailbox.h>
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
 #include <weir/core/timer_wheel.h>
+#include <weir/coro/owner.h>
 #include <weir/coro/scheduler.h>
 #include <weir/coro/task.h>
 #include <weir/coro/task_group.h>
 
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,26 +26,46 @@
 
 namespace weir {
 
+namespace detail {
+
+/// Work for the end of the current turn, after everything that was ready has run: where a
+/// connection sends at once all that was queued in the turn.
+class TurnEnd {
+ public:
+  virtual void end_turn() noexcept = 0;
+
+  [[nodiscard]] bool is_due() const noexcept { return link.linked(); }
+  void call_off() noexcept { link.unlink(); }
+
+  Link link;  // of those that are due
+
+ protected:
+  ~TurnEnd() = default;
+};
+
 /// Something that lives on a loop and that the kernel may still touch: the loop keeps it until it
 /// has let go, and asks it to when the loop ends.
-class LoopResource : public Link {
+class LoopResource : public TurnEnd {
  public:
   /// The loop is being destroyed: finish what cannot wait, then leave the loop's list.
   virtual void end_with_loop() noexcept = 0;
+
+  /// A run has ended by itself. True if this still has to finish something in the background, which
+  /// it is to hurry up with; asked again each turn. It may end itself.
+  virtual bool finish_with_run() noexcept { return false; }
+
+  /// For one that has nothing to do at the end of a turn.
+  void end_turn() noexcept override {}
+
+  void unlink() noexcept { link.unlink(); }
+
+  Link link;  // the loop's list, or of who sees to it in place of the loop
 
  protected:
   ~LoopResource() = default;
 };
 
-/// Work for the end of the current turn, after everything that was ready has run: where a
-/// connection sends at once all that was queued in the turn.
-class TurnEnd : public TaggedLink<TurnEnd> {
- public:
-  virtual void end_turn() noexcept = 0;
-
- protected:
-  ~TurnEnd() = default;
-};
+}  // namespace detail
 
 /// One thread, one engine: resumes coroutines, fires timers, moves bytes.
 ///
@@ -50,19 +73,20 @@ class TurnEnd : public TaggedLink<TurnEnd> {
 /// `post`, `stop` and `spawn` may be called from any thread, all else on the loop's own, or while
 /// it does not run. Its destructor drops every task, finishes or ends what the kernel still does,
 /// and waits for that: background closes for their `linger` at the most.
-class EventLoop final : public Scheduler {
+class EventLoop final : public detail::Scheduler {
  public:
   /// Throws `std::system_error`, whose text names the cause and the cure, where the engine asked
   /// for cannot be had, and `std::invalid_argument` for a bad option.
   explicit EventLoop(LoopOptions options = {});
-  /// On an engine that was made elsewhere.
-  EventLoop(LoopOptions options, std::unique_ptr<IoEngine> engine);
+  /// On an engine that was made elsewhere, and the machine that goes with it.
+  EventLoop(LoopOptions options, detail::Machine& machine,
+            std::unique_ptr<detail::IoEngine> engine);
   ~EventLoop() override;
 
   /// The loop that runs on this thread. Throws `std::logic_error` where none does.
   static EventLoop& current();
   [[nodiscard]] static EventLoop* current_or_null() noexcept {
-    return static_cast<EventLoop*>(Scheduler::current_or_null());
+    return static_cast<EventLoop*>(detail::Scheduler::current_or_null());
   }
 
   /// Runs until `stop`. A stop that came before the run ends it at once. May be run again.
@@ -89,8 +113,16 @@ class EventLoop final : public Scheduler {
     }
   }
 
-  /// Runs the loop until the task has finished, and gives its result or throws what it threw. If
-  /// `stop` ends it before, the task is dropped and `std::errc::operation_canceled` thrown.
+  /// The same with the task that a callable returns; it is called in a turn of the loop, and kept
+  /// as long as the task: `loop.spawn([&, text]() -> Task<> { … })`.
+  template <detail::TaskFunction Function>
+  void spawn(Function function) {
+    spawn(detail::call_and_keep(std::move(function)));
+  }
+
+  /// Runs the loop until the task has finished, and the background closes of its connections with
+  /// it, within their `linger`; gives the task's result or throws what it threw. If `stop` ends it
+  /// before, the task is dropped and `std::errc::operation_canceled` thrown.
   template <class T>
   T run_until_complete(Task<T> task) {
     detail::Result<T> result;
@@ -100,9 +132,20 @@ class EventLoop final : public Scheduler {
       TaskGroup group(*this);
       group.spawn(complete(std::move(task), result, done));
       while (!done && !mailbox_->take_stop_request()) turn(&done);
+      for (finishing_ = done; finishing_ && !mailbox_->take_stop_request();) {
+        finishing_ = finish_run();
+        if (finishing_) turn();
+      }
+      finishing_ = false;
+      if (done) (void)mailbox_->take_stop_request();  // it has no run to end any more
     }
     if (!done) throw std::system_error(std::make_error_code(std::errc::operation_canceled));
     return result.take();
+  }
+
+  template <detail::TaskFunction Function>
+  auto run_until_complete(Function function) {
+    return run_until_complete(detail::call_and_keep(std::move(function)));
   }
 
   [[nodiscard]] TimePoint now() noexcept override;
@@ -115,11 +158,10 @@ class EventLoop final : public Scheduler {
 
   /// True on the thread that is running this loop.
   [[nodiscard]] bool in_loop_thread() const noexcept {
-    return Scheduler::current_or_null() == this;
+    return detail::Scheduler::current_or_null() == this;
   }
 
-  /// True if another thread is running this loop now.
-  [[nodiscard]] bool runs_elsewhere() const noexcept {
+  [[nodiscard]] bool runs_elsewhere() const noexcept override {
     return running_.load(std::memory_order_acquire) && !in_loop_thread();
   }
 
@@ -129,7 +171,7 @@ class EventLoop final : public Scheduler {
   /// meanwhile is its own. While it does not run elsewhere.
   class Entered {
    public:
-    explicit Entered(EventLoop& loop) noexcept : outer_(Scheduler::current_or_null()) {
+    explicit Entered(EventLoop& loop) noexcept : outer_(detail::Scheduler::current_or_null()) {
       set_current(&loop);
     }
     Entered(const Entered&) = delete;
@@ -137,13 +179,17 @@ class EventLoop final : public Scheduler {
     ~Entered() { set_current(outer_); }
 
    private:
-    Scheduler* outer_;
+    detail::Scheduler* outer_;
   };
 
   /// Calls the function on the loop's thread and returns when it is done: at once if that is this
-  /// one, or if the loop does not run; else it waits. A run that ends meanwhile answers before.
-  /// Rethrows what the function threw.
-  void call(const std::function<void()>& function);
+  /// one, or if the loop does not run; else it waits, and if it runs a loop itself answers what is
+  /// called on that meanwhile. A run that ends before the answer gives it.
+  /// Rethrows what the function threw. It needs no memory.
+  template <class Function>
+  void call(Function function) {
+    call_erased([](void* context) { (*static_cast<Function*>(context))(); }, &function);
+  }
 
   /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
   /// nested in another loop's wait.
@@ -153,16 +199,21 @@ class EventLoop final : public Scheduler {
     turn();
   }
 
-  [[nodiscard]] IoEngine& engine() noexcept { return *engine_; }
-  [[nodiscard]] Sockets& sockets() noexcept { return engine_->sockets(); }
-  [[nodiscard]] const std::shared_ptr<Mailbox>& mailbox() const noexcept { return mailbox_; }
+  [[nodiscard]] detail::IoEngine& engine() noexcept { return *engine_; }
+  [[nodiscard]] detail::Machine& machine() noexcept { return machine_; }
+  [[nodiscard]] detail::Sockets& sockets() noexcept { return machine_.sockets(); }
+  [[nodiscard]] const std::shared_ptr<detail::Mailbox>& mailbox() const noexcept {
+    return mailbox_;
+  }
   [[nodiscard]] const LoopOptions& options() const noexcept { return options_; }
-  void keep(LoopResource& resource) noexcept { resources_.push_back(resource); }
-  void at_turn_end(TurnEnd& work) noexcept {
-    if (!static_cast<Link&>(work).linked()) turn_end_.push_back(work);
+  void keep(detail::LoopResource& resource) noexcept { resources_.push_back(resource); }
+  /// What holds signals for this loop (core/signal.cpp); nullptr: nothing yet.
+  [[nodiscard]] detail::LoopResource*& signals() noexcept { return signals_; }
+  void at_turn_end(detail::TurnEnd& work) noexcept {
+    if (!work.is_due()) turn_end_.push_back(work);
   }
 
-  void post(std::unique_ptr<Posted> work) override { mailbox_->push(std::move(work)); }
+  void post(std::unique_ptr<detail::Posted> work) override { mailbox_->push(std::move(work)); }
   void report_failure(std::exception_ptr failure, const char* where) noexcept override;
 
  private:
@@ -179,12 +230,15 @@ class EventLoop final : public Scheduler {
 
     EventLoop& loop_;
     std::optional<Entered> entered_;
+    std::optional<detail::Run> run_;
   };
 
   struct Call;  // what another thread waits for in `call`
-  /// Answers this one, unless it has been, or the oldest. False if there is none.
-  bool answer_call(std::uint64_t number = 0);
+  void call_erased(void (*function)(void*), void* context);
+  void answer_calls() noexcept;
 
+  /// In one frame, which is there before the run: `take_result`'s might lack memory, and `done`
+  /// would never come.
   template <class T>
   static Task<> complete(Task<T> task, detail::Result<T>& result, bool& done) {
     try {
@@ -214,28 +268,36 @@ class EventLoop final : public Scheduler {
     }
   }
 
-  void arm(Timer& timer) override { timers_.arm(timer); }
-  void disarm(Timer& timer) noexcept override { timers_.disarm(timer); }
-  /// Once `done` is set it does not sleep any more.
+  void knock() noexcept override { mailbox_->knock(); }
+  void arm(detail::Timer& timer) override { timers_.arm(timer); }
+  void disarm(detail::Timer& timer) noexcept override { timers_.disarm(timer); }
+  /// Once `done` is set it does not sleep any more, nor once all is over that it still runs for.
   void turn(const bool* done = nullptr);
+  [[nodiscard]] bool is_over(const bool* done) noexcept;
+
+  /// Whether something is still finishing in the background.
+  bool finish_run() noexcept;
 
   /// Of a loop that is being destroyed: nothing keeps it any more.
   [[nodiscard]] bool has_ended() const noexcept { return resources_.empty() && engine_->idle(); }
 
   LoopOptions options_;
   std::string name_;
-  std::unique_ptr<IoEngine> engine_;
-  std::shared_ptr<Mailbox> mailbox_;
+  detail::Machine& machine_;
+  std::unique_ptr<detail::IoEngine> engine_;
+  std::shared_ptr<detail::Mailbox> mailbox_;
   TimePoint now_;
   bool now_known_ = false;
   bool ending_ = false;
+  bool finishing_ = false;            // a run whose task is done
   std::atomic<bool> running_{false};  // ends with `calls_mutex_` held
   std::mutex calls_mutex_;
-  std::vector<std::unique_ptr<Call>> calls_;
-  std::uint64_t last_call_ = 0;
-  TimerWheel timers_;
-  List<TurnEnd, TurnEnd> turn_end_;
-  List<LoopResource> resources_;
+  std::condition_variable calls_changed_;  // for this loop's thread, while it waits for an answer
+  detail::List<Call> calls_;
+  detail::TimerWheel timers_;
+  detail::List<detail::TurnEnd> turn_end_;
+  detail::List<detail::LoopResource> resources_;
+  detail::LoopResource* signals_ = nullptr;  // one of them
   Metrics metrics_;
   std::optional<TaskGroup> tasks_;
 };
@@ -245,6 +307,12 @@ template <class T>
 T run(Task<T> task) {
   EventLoop loop;
   return loop.run_until_complete(std::move(task));
+}
+/// The same with the task that a callable returns, which is kept as long as the task.
+template <detail::TaskFunction Function>
+auto run(Function function) {
+  EventLoop loop;
+  return loop.run_until_complete(std::move(function));
 }
 
 }  // namespace weir

@@ -5,9 +5,9 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace weir {
@@ -32,10 +32,10 @@ class EventLoopThread {
  private:
   friend class EventLoopThreadPool;
 
-  EventLoop* loop_ = nullptr;   // lives in the thread
-  Machine* machine_ = nullptr;  // runs the loop, in place of a thread
-  std::shared_ptr<Mailbox> mailbox_;
-  std::thread thread_;
+  std::mutex stopping_;
+  std::unique_ptr<detail::LoopRunner> runner_;
+  EventLoop* loop_;  // the runner's
+  std::shared_ptr<detail::Mailbox> mailbox_;
 };
 
 /// A number of loop threads, handed out in turn.
@@ -54,12 +54,14 @@ class EventLoopThreadPool {
 
   [[nodiscard]] const std::vector<EventLoop*>& loops() const noexcept { return loops_; }
 
-  /// Stops and joins all threads; their loops are gone then. Not from one of them.
+  /// Stops and joins all threads; their loops are gone then. Not from one of them, else from any
+  /// thread, any number of times.
   void stop();
 
  private:
   LoopOptions options_;
   std::string name_;
+  std::mutex stopping_;
   std::vector<std::unique_ptr<EventLoopThread>> threads_;
   std::vector<EventLoop*> loops_;
   std::atomic<std::size_t> next_{0};

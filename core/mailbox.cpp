@@ -3,7 +3,7 @@
 
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 
 Mailbox::~Mailbox() { close(); }
 
@@ -18,6 +18,11 @@ void Mailbox::push(std::unique_ptr<Posted> work) {
     close();
     return;
   }
+  wake_sleeper();
+}
+
+void Mailbox::knock() noexcept {
+  knocked_.store(true, std::memory_order_seq_cst);
   wake_sleeper();
 }
 
@@ -43,6 +48,7 @@ void Mailbox::wake_sleeper() {
 bool Mailbox::fall_asleep() noexcept {
   asleep_.store(true, std::memory_order_seq_cst);
   if (newest_.load(std::memory_order_seq_cst) == nullptr &&
+      !knocked_.load(std::memory_order_seq_cst) &&
       !stop_requested_.load(std::memory_order_seq_cst)) {
     return true;
   }
@@ -89,4 +95,4 @@ void Mailbox::close() noexcept {
   }
 }
 
-}  // namespace weir
+}  // namespace weir::detail

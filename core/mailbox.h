@@ -5,8 +5,10 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <type_traits>
+#include <utility>
 
-namespace weir {
+namespace weir::detail {
 
 class IoEngine;
 
@@ -21,6 +23,20 @@ class Mailbox {
 
   /// From any thread. Work of one thread runs in the order in which it was posted.
   void push(std::unique_ptr<Posted> work);
+
+  /// Work without a class of its own.
+  template <class Function>
+  void post(Function&& function) {
+    using Stored = PostedFunction<std::decay_t<Function>>;
+    push(std::make_unique<Stored>(std::forward<Function>(function)));
+  }
+
+  /// Has the loop look around (`Scheduler::knock`). From any thread.
+  void knock() noexcept;
+  bool take_knock() noexcept {
+    return knocked_.load(std::memory_order_relaxed) &&
+           knocked_.exchange(false, std::memory_order_acq_rel);
+  }
 
   /// Ends the loop's `run`. From any thread; it counts even before the run.
   void request_stop();
@@ -43,10 +59,11 @@ class Mailbox {
 
   std::atomic<Posted*> newest_{nullptr};  // a stack, newest first
   std::atomic<bool> stop_requested_{false};
+  std::atomic<bool> knocked_{false};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> closed_{false};
   std::mutex engine_mutex_;  // held while waking, so that the engine cannot go meanwhile
   IoEngine* engine_;
 };
 
-}  // namespace weir
+}  // namespace weir::detail

@@ -2,7 +2,7 @@
 
 #include <weir/core/event_loop.h>
 #include <weir/coro/event.h>
-#include <weir/coro/result.h>
+#include <weir/coro/take_result.h>
 #include <weir/coro/when_any.h>
 
 #include <memory>
@@ -16,20 +16,17 @@ namespace detail {
 /// What the two loops of an `on` share.
 template <class T>
 struct Crossing {
-  std::mutex mutex;           // guards `waiting`
-  Waiter* waiting = nullptr;  // the awaiter, until it is resumed or dropped
-  Scheduler* home = nullptr;  // its loop, which exists as long as `waiting` is set
-  Result<T> result;           // written by the remote side before it finishes
-  Event cancelled;            // the remote side's
+  std::mutex mutex;           // guards the next two
+  Waiter* waiting = nullptr;  // the awaiter, until it resumes or is dropped
+  bool finished = false;
+  Result<T> result;  // written by the remote side before it finishes
+  Event cancelled;   // the remote side's
 
   /// Remote side: has the awaiter resumed on its own loop.
-  static void finish(const std::shared_ptr<Crossing>& crossing) {
-    const std::lock_guard lock(crossing->mutex);
-    if (crossing->waiting == nullptr) return;
-    crossing->home->post_function([crossing] {
-      const std::lock_guard waking(crossing->mutex);
-      if (Waiter* waiter = std::exchange(crossing->waiting, nullptr)) waiter->wake();
-    });
+  void finish() noexcept {
+    const std::lock_guard lock(mutex);
+    finished = true;
+    if (waiting != nullptr) waiting->wake_from_anywhere();
   }
 };
 
@@ -45,11 +42,14 @@ class RemoteEnd {
     if (crossing_ == nullptr) return;
     Result<T>& result = crossing_->result;
     if (!result.has_value() && !result.has_exception()) {
-      result.set_exception(std::make_exception_ptr(
-          std::system_error(std::make_error_code(std::errc::operation_canceled),
-                            "weir: the loop given to on() ended before the task")));
+      try {
+        throw std::system_error(std::make_error_code(std::errc::operation_canceled),
+                                "weir: the loop given to on() ended before the task");
+      } catch (...) {
+        result.set_exception(std::current_exception());
+      }
     }
-    Crossing<T>::finish(crossing_);
+    crossing_->finish();
   }
   Crossing<T>& operator*() const noexcept { return *crossing_; }
 
@@ -58,27 +58,10 @@ class RemoteEnd {
 };
 
 template <class T>
-Task<> take_result(Task<T> task, Result<T>& result) {
-  try {
-    Task<T> inner = std::move(task);
-    if constexpr (std::is_void_v<T>) {
-      co_await std::move(inner);
-      result.set_value();
-    } else {
-      result.set_value(co_await std::move(inner));
-    }
-  } catch (...) {
-    result.set_exception(std::current_exception());
-  }
-}
-
-template <class T>
 Task<> run_remotely(Task<T> task, RemoteEnd<T> remote_end) {
   const RemoteEnd<T> end = std::move(remote_end);
   co_await when_any(take_result(std::move(task), (*end).result), (*end).cancelled.wait());
 }
-
-}  // namespace detail
 
 /// See `on`.
 template <class T>
@@ -90,30 +73,36 @@ class [[nodiscard("co_await it")]] OnAwaiter {
   OnAwaiter(OnAwaiter&& other) noexcept : loop_(other.loop_), task_(std::move(other.task_)) {}
   ~OnAwaiter() {
     if (crossing_ == nullptr) return;
+    bool finished = false;
     {
       const std::lock_guard lock(crossing_->mutex);
-      if (std::exchange(crossing_->waiting, nullptr) == nullptr) return;
+      crossing_->waiting = nullptr;
+      finished = crossing_->finished;
+      waiter_.forget_wake();
     }
-    mailbox_->push(std::make_unique<Cancel>(std::move(crossing_)));
+    if (!finished) mailbox_->push(std::move(cancel_));
   }
 
   static constexpr bool await_ready() noexcept { return false; }
 
   void await_suspend(std::coroutine_handle<> handle) {
-    crossing_ = std::make_shared<Crossing>();
-    waiter_.suspend(handle);
-    crossing_->waiting = &waiter_;
-    crossing_->home = waiter_.scheduler();
+    // First what may fail; a drop needs no memory.
+    auto crossing = std::make_shared<Crossing>();
     mailbox_ = loop_.mailbox();
-    mailbox_->push(std::make_unique<Start>(
-        loop_, detail::run_remotely(std::move(task_), detail::RemoteEnd<T>(crossing_))));
+    cancel_ = std::make_unique<Cancel>(crossing);
+    auto start = std::make_unique<Start>(loop_);
+    start->task = detail::run_remotely(std::move(task_), detail::RemoteEnd<T>(crossing));
+    waiter_.suspend(handle);
+    crossing->waiting = &waiter_;
+    crossing_ = std::move(crossing);
+    mailbox_->push(std::move(start));
   }
 
-  T await_resume() { return std::exchange(crossing_, nullptr)->result.take(); }
+  T await_resume() { return crossing_->result.take(); }
 
  private:
   struct Start final : Posted {
-    Start(EventLoop& where, Task<> what) : loop(where), task(std::move(what)) {}
+    explicit Start(EventLoop& where) : loop(where) {}
     void run() override { loop.spawn(std::move(task)); }
     EventLoop& loop;
     Task<> task;
@@ -129,7 +118,10 @@ class [[nodiscard("co_await it")]] OnAwaiter {
   Waiter waiter_;
   std::shared_ptr<Crossing> crossing_;
   std::shared_ptr<Mailbox> mailbox_;
+  std::unique_ptr<Cancel> cancel_;
 };
+
+}  // namespace detail
 
 /// `co_await on(loop, task)` runs the task on another loop, and resumes here, on this one, with
 /// its result or its exception; `std::errc::operation_canceled` if that loop ends first. The task
@@ -137,8 +129,14 @@ class [[nodiscard("co_await it")]] OnAwaiter {
 /// too, in a turn of its loop, which may be after the drop: what the task refers to must live
 /// until then.
 template <class T>
-OnAwaiter<T> on(EventLoop& loop, Task<T> task) {
-  return OnAwaiter<T>(loop, std::move(task));
+detail::OnAwaiter<T> on(EventLoop& loop, Task<T> task) {
+  return detail::OnAwaiter<T>(loop, std::move(task));
+}
+/// The same with the task that a callable returns; it is called on the other loop, and kept as long
+/// as its task.
+template <detail::TaskFunction Function>
+auto on(EventLoop& loop, Function function) {
+  return on(loop, detail::call_and_keep(std::move(function)));
 }
 
 }  // namespace weir

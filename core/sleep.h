@@ -6,6 +6,8 @@
 
 namespace weir {
 
+namespace detail {
+
 /// See `sleep` and `sleep_until`.
 class [[nodiscard("co_await it")]] SleepAwaiter {
  public:
@@ -16,17 +18,23 @@ class [[nodiscard("co_await it")]] SleepAwaiter {
   SleepAwaiter(SleepAwaiter&& other) noexcept
       : timer_(*this), until_(other.until_), delay_(other.delay_), relative_(other.relative_) {}
 
-  [[nodiscard]] bool await_ready() const {
-    return relative_ ? delay_ <= Duration::zero() : until_ <= Scheduler::current().now();
-  }
+  [[nodiscard]] bool await_ready() const { return is_due() && Scheduler::may_go_on(); }
   void await_suspend(std::coroutine_handle<> handle) {
     waiter_.suspend(handle);
     Scheduler& scheduler = *waiter_.scheduler();
-    timer_.arm(scheduler, relative_ ? scheduler.deadline_in(delay_) : until_);
+    if (is_due()) {
+      waiter_.wake();
+    } else {
+      timer_.arm(scheduler, relative_ ? scheduler.deadline_in(delay_) : until_);
+    }
   }
   void await_resume() const noexcept {}
 
  private:
+  [[nodiscard]] bool is_due() const {
+    return relative_ ? delay_ <= Duration::zero() : until_ <= Scheduler::current().now();
+  }
+
   struct Alarm : Timer {
     explicit Alarm(SleepAwaiter& sleep) noexcept
         : Timer([](Timer& timer) noexcept { static_cast<Alarm&>(timer).owner.waiter_.wake(); }),
@@ -41,16 +49,21 @@ class [[nodiscard("co_await it")]] SleepAwaiter {
   bool relative_ = false;
 };
 
+}  // namespace detail
+
 /// `co_await sleep(delay)` resumes in the loop's turn, never before `delay` has passed. Zero or
-/// less does not suspend. Dropping it disarms its timer.
+/// less does not suspend, unless this coroutine has not for some hundred awaits. Dropping it
+/// disarms its timer.
 template <class Rep, class Period>
-SleepAwaiter sleep(std::chrono::duration<Rep, Period> delay) {
-  return SleepAwaiter(to_duration(delay));
+detail::SleepAwaiter sleep(std::chrono::duration<Rep, Period> delay) {
+  return detail::SleepAwaiter(detail::to_duration(delay));
 }
 
 /// `co_await sleep_until(t)`: `t` on the loop's clock, as `EventLoop::now` gives it. What has
 /// passed does not suspend.
-inline SleepAwaiter sleep_until(TimePoint time) { return SleepAwaiter(time); }
+inline detail::SleepAwaiter sleep_until(TimePoint time) { return detail::SleepAwaiter(time); }
+
+namespace detail {
 
 /// See `yield`.
 class [[nodiscard("co_await it")]] YieldAwaiter {
@@ -67,7 +80,9 @@ class [[nodiscard("co_await it")]] YieldAwaiter {
   Waiter waiter_;
 };
 
+}  // namespace detail
+
 /// `co_await yield()` lets everything that is ready run first.
-inline YieldAwaiter yield() { return YieldAwaiter(); }
+inline detail::YieldAwaiter yield() { return detail::YieldAwaiter(); }
 
 }  // namespace weir

@@ -7,7 +7,7 @@
 #include <new>
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 
 /// A FIFO that keeps one item in place and more on the heap, which it gives back when it is empty:
 /// what idles costs nothing.
@@ -88,4 +88,4 @@ class SmallQueue {
   std::uint32_t size_ = 0;
 };
 
-}  // namespace weir
+}  // namespace weir::detail

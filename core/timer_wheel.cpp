@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-namespace weir {
+namespace weir::detail {
 
 std::uint64_t TimerWheel::due_tick(const Timer& timer) noexcept {
   // The clock began at zero: what lies before is due.
@@ -31,7 +31,7 @@ void TimerWheel::insert(Timer& timer) noexcept {
 }
 
 void TimerWheel::disarm(Timer& timer) noexcept {
-  timer.unlink();
+  timer.link.unlink();
   --size_;
   const std::size_t level = timer.slot_ / kSlots;
   const std::size_t slot = timer.slot_ % kSlots;
@@ -88,4 +88,4 @@ std::size_t TimerWheel::expire(TimePoint time) noexcept {
   return fired;
 }
 
-}  // namespace weir
+}  // namespace weir::detail

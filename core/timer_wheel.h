@@ -5,7 +5,7 @@
 #include <array>
 #include <cstdint>
 
-namespace weir {
+namespace weir::detail {
 
 /// A hierarchical timing wheel (Varghese and Lauck, 1987): arming and cancelling are O(1), and an
 /// armed timer moves down at most once per level before it fires. Resolution 1.024 µs; deadlines
@@ -54,4 +54,4 @@ class TimerWheel {
   std::array<std::array<List<Timer>, kSlots>, kLevels> slots_;
 };
 
-}  // namespace weir
+}  // namespace weir::detail

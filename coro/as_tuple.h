@@ -4,6 +4,8 @@
 
 namespace weir {
 
+namespace detail {
+
 /// See `as_tuple`.
 template <class A>
 class [[nodiscard("co_await it")]] AsTuple {
@@ -20,6 +22,8 @@ class [[nodiscard("co_await it")]] AsTuple {
   detail::HeldAwaitable<A> held_;
 };
 
+}  // namespace detail
+
 /// `co_await as_tuple(a)` gives `Outcome<T>{error, value}` and never throws `std::system_error`:
 ///
 ///     auto [error, chunk] = co_await as_tuple(connection.read());
@@ -28,8 +32,8 @@ class [[nodiscard("co_await it")]] AsTuple {
 /// it drops `a`.
 template <detail::Awaitable A>
   requires(!std::is_lvalue_reference_v<A>)
-AsTuple<A> as_tuple(A&& awaitable) {
-  return AsTuple<A>(std::forward<A>(awaitable));
+detail::AsTuple<A> as_tuple(A&& awaitable) {
+  return detail::AsTuple<A>(std::forward<A>(awaitable));
 }
 
 }  // namespace weir

@@ -17,22 +17,19 @@ namespace weir {
 ///
 /// Owns its frame; lives and dies on one loop. Its body runs only while somebody awaits `next`,
 /// so a dropped `next` leaves it where it waits: the following `next` goes on from there, whoever
-/// awaits it. Destroying it cancels it; a `next` that still waits gives `std::nullopt`.
+/// awaits it. Destroying it cancels it, its own body may do that too; a `next` that still waits
+/// gives `std::nullopt`.
 template <class T>
 class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGenerator {
  public:
   class NextAwaiter;
 
-  class promise_type : public FrameAllocated {
+  class promise_type final : public detail::FrameAllocated, public detail::Root {
    public:
-    promise_type() noexcept : scope_(nullptr) {}
+    promise_type() noexcept : detail::Root(nullptr) {}
     promise_type(const promise_type&) = delete;
     promise_type& operator=(const promise_type&) = delete;
-    ~promise_type() {
-      if (awaiting_ == nullptr) return;
-      awaiting_->handle_ = nullptr;
-      awaiting_->waiter_.wake();
-    }
+    ~promise_type() = default;
 
     AsyncGenerator get_return_object() noexcept { return AsyncGenerator(handle()); }
     static std::suspend_always initial_suspend() noexcept { return {}; }
@@ -43,7 +40,10 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
       return HandOver{};
     }
     void return_void() noexcept {}
-    void unhandled_exception() noexcept { exception_ = std::current_exception(); }
+    [[gnu::noinline]] void unhandled_exception() noexcept { exception_ = std::current_exception(); }
+
+    void finished() noexcept override {}
+    void destroy() noexcept override { handle().destroy(); }
 
    private:
     friend class AsyncGenerator;
@@ -55,9 +55,7 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
       void await_suspend(std::coroutine_handle<promise_type> generator) const noexcept {
         promise_type& promise = generator.promise();
         promise.running_ = false;
-        if (NextAwaiter* awaiting = std::exchange(promise.awaiting_, nullptr)) {
-          awaiting->waiter_.wake();
-        }
+        if (promise.awaiting_ != nullptr) promise.awaiting_->wake();
       }
       static constexpr void await_resume() noexcept {}
     };
@@ -67,16 +65,37 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     }
 
     /// Until the body yields, ends or waits for something. It has a scope of its own: what it
-    /// waits for may outlive whoever awaited it first.
-    void go_on() {
-      scope_.attach(Scheduler::current().current_scope());
-      if (running_) return;
-      running_ = true;
-      Scheduler::current().run_in_scope(&scope_, handle());
+    /// waits for may outlive whoever awaited it first. Called by what runs inside of it already (a
+    /// destructor of a task that its body owns may start whoever awaits it), the body must not end
+    /// below that, and has its turn when that is over.
+    void go_on(detail::Scheduler& scheduler) {
+      const bool inside = scheduler.runs_in(scope());
+      if (!inside) scope().attach(scheduler.current_scope());
+      if (std::exchange(running_, true)) return;
+      if (inside) {
+        const detail::Scheduler::Inside own(scheduler, &scope());
+        turn_.suspend(handle());
+        turn_.wake();
+      } else {
+        scheduler.run_in_scope(&scope(), handle());
+      }
     }
 
-    Scope scope_;
-    NextAwaiter* awaiting_ = nullptr;
+    /// Its owner lets go of it: while something of its body runs, it ends when that suspends.
+    void drop() noexcept {
+      if (NextAwaiter* awaiting = std::exchange(awaiting_, nullptr)) {
+        awaiting->promise_ = awaiting->registered_ = nullptr;
+        awaiting->wake();
+      }
+      if (detail::Scheduler* scheduler = detail::Scheduler::current_or_null()) {
+        scheduler->destroy(*this);
+      } else {
+        destroy();
+      }
+    }
+
+    NextAwaiter* awaiting_ = nullptr;  // until it is resumed or dropped
+    detail::Waiter turn_;              // of the body, where it has to wait for one
     std::optional<T> value_;
     std::exception_ptr exception_;
     bool running_ = false;  // inside its body: running, or waiting for something of its own
@@ -84,64 +103,70 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
 
   class [[nodiscard("co_await it")]] NextAwaiter {
    public:
-    explicit NextAwaiter(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}
-    NextAwaiter(NextAwaiter&& other) noexcept : handle_(other.handle_) {}
-    ~NextAwaiter() {
-      if (waits()) handle_.promise().awaiting_ = nullptr;
-    }
+    explicit NextAwaiter(promise_type* promise) noexcept : promise_(promise) {}
+    NextAwaiter(NextAwaiter&& other) noexcept : promise_(other.promise_) {}
+    ~NextAwaiter() { leave(); }
 
     [[nodiscard]] bool await_ready() const noexcept {
       // A body that went on after a dropped `next` may have a value already.
-      return !handle_ || handle_.done() ||
-             (!handle_.promise().running_ && handle_.promise().value_.has_value());
+      return promise_ == nullptr ||
+             (promise_->awaiting_ == nullptr &&
+              (promise_->handle().done() || (!promise_->running_ && promise_->value_.has_value())));
     }
     bool await_suspend(std::coroutine_handle<> awaiting) {
-      promise_type& promise = handle_.promise();
-      if (promise.awaiting_ != nullptr) {
+      if (promise_->awaiting_ != nullptr) {
         throw std::logic_error("weir: AsyncGenerator::next: another next() is already waiting");
       }
-      promise.go_on();
-      if (!promise.running_) return false;
+      detail::Scheduler& scheduler = detail::Scheduler::current();
+      registered_ = promise_;
+      promise_->awaiting_ = this;
+      promise_->go_on(scheduler);
+      if (promise_ == nullptr) return false;
+      if (!promise_->running_ && detail::Scheduler::may_go_on()) return false;
       waiter_.suspend(awaiting);
-      promise.awaiting_ = this;
+      if (!promise_->running_) waiter_.wake();
       return true;
     }
     std::optional<T> await_resume() {
-      if (!handle_) return std::nullopt;
-      promise_type& promise = handle_.promise();
-      if (promise.exception_) std::rethrow_exception(std::exchange(promise.exception_, nullptr));
-      return std::exchange(promise.value_, std::nullopt);
+      leave();
+      if (promise_ == nullptr) return std::nullopt;
+      if (promise_->exception_) {
+        std::rethrow_exception(std::exchange(promise_->exception_, nullptr));
+      }
+      return std::exchange(promise_->value_, std::nullopt);
     }
 
    private:
     friend promise_type;
 
-    [[nodiscard]] bool waits() const noexcept {
-      return waiter_.scheduler() != nullptr && handle_ && handle_.promise().awaiting_ == this;
+    void leave() noexcept {
+      if (registered_ != nullptr) std::exchange(registered_, nullptr)->awaiting_ = nullptr;
+    }
+    void wake() noexcept {
+      if (waiter_.scheduler() != nullptr && !waiter_.linked()) waiter_.wake();
     }
 
-    std::coroutine_handle<promise_type> handle_;
-    Waiter waiter_;
+    promise_type* promise_;               // nullptr: none, or destroyed meanwhile
+    promise_type* registered_ = nullptr;  // that this is the `awaiting_` of
+    detail::Waiter waiter_;
   };
 
   AsyncGenerator() noexcept = default;
   AsyncGenerator(AsyncGenerator&& other) noexcept
       : handle_(std::exchange(other.handle_, nullptr)) {}
   AsyncGenerator& operator=(AsyncGenerator&& other) noexcept {
-    if (this != &other) {
-      reset();
-      handle_ = std::exchange(other.handle_, nullptr);
-    }
+    AsyncGenerator taken(std::move(other));
+    std::swap(handle_, taken.handle_);  // what is dropped may own this
     return *this;
   }
   ~AsyncGenerator() { reset(); }
 
   void reset() noexcept {
-    if (auto handle = std::exchange(handle_, nullptr)) handle.destroy();
+    if (auto handle = std::exchange(handle_, nullptr)) handle.promise().drop();
   }
 
   /// The next value, `std::nullopt` after the last; throws what the body threw. One at a time.
-  NextAwaiter next() noexcept { return NextAwaiter(handle_); }
+  NextAwaiter next() noexcept { return NextAwaiter(handle_ ? &handle_.promise() : nullptr); }
 
  private:
   explicit AsyncGenerator(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}

@@ -55,7 +55,9 @@ class Branch {
 
     static std::suspend_always initial_suspend() noexcept { return {}; }
     static Final final_suspend() noexcept { return {}; }
-    void unhandled_exception() noexcept { result.set_exception(std::current_exception()); }
+    [[gnu::noinline]] void unhandled_exception() noexcept {
+      result.set_exception(std::current_exception());
+    }
   };
   struct ValuePromise : PromiseBase {
     Branch get_return_object() noexcept { return Branch(this); }

@@ -1,21 +1,23 @@
 #pragma once
 
+#include <weir/coro/frame_allocator.h>
 #include <weir/coro/scheduler.h>
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
 #include <utility>
 
 namespace weir {
 
 /// A bounded FIFO between coroutines, on one loop or across loops, and plain threads
-/// (`try_send`, `try_receive`, `close`). Thread-safe; each waiter is resumed on its own loop.
-/// Destroying the channel closes it.
+/// (`try_send`, `try_receive`, `blocking_send`, `blocking_receive`, `close`). Thread-safe; each
+/// waiter is resumed on its own loop. Destroying the channel closes it.
 ///
 /// Nothing is lost by a drop: an item handed to a `receive` that was dropped goes to the next one,
 /// in its old place; a dropped `send` has either sent its item or not.
@@ -23,21 +25,39 @@ template <class T>
 class Channel {
   struct State;
 
-  /// A waiting `send` or `receive`. In the state's list, guarded by the mutex, until it is settled;
-  /// then in its own loop's ready queue.
-  struct Node : Link {
-    Waiter waiter;
-    std::optional<T> item;     // of a send: until it is taken; of a receive: once it is given
-    std::uint64_t number = 0;  // of a receive: the item's place in the order of all
+  struct Nothing {};
+  /// An item on its way, made before anything else changes, so that what may fail fails first.
+  struct Item : std::conditional_t<(alignof(T) <= 16), detail::FrameAllocated, Nothing> {
+    template <class... Args>
+    explicit Item(std::in_place_t, Args&&... args) : value(std::forward<Args>(args)...) {}
+
+    detail::Link link;
+
+    std::uint64_t number = 0;  // its place in the order of all, once it was sent
+    T value;
+  };
+  using ItemPointer = std::unique_ptr<Item>;
+
+  /// A thread without a loop, that waits.
+  struct Thread {
+    std::condition_variable changed;
     bool settled = false;
+  };
+  /// A waiting `send` or `receive`. In the state's list, guarded by the mutex, until it is settled;
+  /// then in the care of its own loop or thread.
+  struct Node {
+    detail::Link link;
+    detail::Waiter waiter;
+    Thread* thread = nullptr;  // instead of the waiter
+    ItemPointer item;          // of a send: until it is taken; of a receive: once it is given
     bool sent = false;
   };
 
  public:
   class [[nodiscard("co_await it")]] SendAwaiter {
    public:
-    SendAwaiter(Channel& channel, T item) : state_(channel.state_) {
-      node_.item.emplace(std::move(item));
+    SendAwaiter(Channel& channel, ItemPointer item) : state_(channel.state_) {
+      node_.item = std::move(item);
     }
     SendAwaiter(SendAwaiter&& other) noexcept : state_(other.state_) {
       node_.item = std::move(other.node_.item);
@@ -47,15 +67,18 @@ class Channel {
     }
 
     bool await_ready() {
+      if (!detail::Scheduler::may_go_on()) return false;
       const std::lock_guard lock(state_->mutex);
       return state_->send_now(node_);
     }
-    bool await_suspend(std::coroutine_handle<> handle) {
+    void await_suspend(std::coroutine_handle<> handle) {
       const std::lock_guard lock(state_->mutex);
-      if (state_->send_now(node_)) return false;
       node_.waiter.suspend(handle);
-      state_->senders.push_back(node_);
-      return true;
+      if (state_->send_now(node_)) {
+        node_.waiter.wake();
+      } else {
+        state_->senders.push_back(node_);
+      }
     }
     /// False if the channel was closed before the item was taken.
     bool await_resume() const noexcept { return node_.sent; }
@@ -74,18 +97,28 @@ class Channel {
     }
 
     bool await_ready() {
+      if (!detail::Scheduler::may_go_on()) return false;
       const std::lock_guard lock(state_->mutex);
       return state_->receive_now(node_);
     }
-    bool await_suspend(std::coroutine_handle<> handle) {
+    void await_suspend(std::coroutine_handle<> handle) {
       const std::lock_guard lock(state_->mutex);
-      if (state_->receive_now(node_)) return false;
       node_.waiter.suspend(handle);
-      state_->receivers.push_back(node_);
-      return true;
+      if (state_->receive_now(node_)) {
+        node_.waiter.wake();
+      } else {
+        state_->receivers.push_back(node_);
+      }
     }
     /// `std::nullopt` once the channel is closed and empty.
-    std::optional<T> await_resume() { return std::exchange(node_.item, std::nullopt); }
+    std::optional<T> await_resume() {
+      if (node_.item == nullptr) {  // closed; since then one that was dropped may have given back
+        const std::lock_guard lock(state_->mutex);
+        (void)state_->receive_now(node_);
+      }
+      const ItemPointer item = std::move(node_.item);
+      return item == nullptr ? std::optional<T>() : std::optional<T>(std::move(item->value));
+    }
 
    private:
     std::shared_ptr<State> state_;
@@ -102,18 +135,28 @@ class Channel {
 
   /// `co_await send(item)` waits for room; true once the item is in the channel, false once the
   /// channel is closed.
-  SendAwaiter send(T item) { return SendAwaiter(*this, std::move(item)); }
+  SendAwaiter send(T item) { return emplace(std::move(item)); }
+
+  /// The same with an item made of these arguments. GCC 12 destroys a temporary aggregate inside a
+  /// `co_await` twice: `co_await channel.emplace(id, std::move(text))` needs none.
+  template <class... Args>
+    requires std::is_constructible_v<T, Args&&...>
+  SendAwaiter emplace(Args&&... args) {
+    return SendAwaiter(*this, make_item(std::forward<Args>(args)...));
+  }
 
   /// `co_await receive()` waits for an item; `std::nullopt` once closed and empty.
   ReceiveAwaiter receive() { return ReceiveAwaiter(*this); }
 
-  /// False if the channel is full or closed; the item is then as it was.
+  /// False if the channel is full or closed; the item is then as it was, as it is if this throws.
   bool try_send(T&& item) {
     Node node;
-    node.item.emplace(std::move(item));
-    const std::lock_guard lock(state_->mutex);
-    if (state_->send_now(node) && node.sent) return true;
-    item = std::move(*node.item);
+    node.item = make_item(std::move(item));
+    {
+      const std::lock_guard lock(state_->mutex);
+      if (state_->send_now(node) && node.sent) return true;
+    }
+    item = std::move(node.item->value);
     return false;
   }
   bool try_send(const T& item)
@@ -125,9 +168,39 @@ class Channel {
   /// An item that is there now.
   std::optional<T> try_receive() {
     Node node;
-    const std::lock_guard lock(state_->mutex);
-    (void)state_->receive_now(node);
-    return std::move(node.item);
+    {
+      const std::lock_guard lock(state_->mutex);
+      (void)state_->receive_now(node);
+    }
+    if (node.item == nullptr) return std::nullopt;
+    return std::optional<T>(std::move(node.item->value));
+  }
+
+  /// For threads without a loop: waits for room; false once the channel is closed. Where a loop
+  /// runs on this thread and it would have to wait it throws `std::logic_error`.
+  bool blocking_send(T item) {
+    const std::shared_ptr<State> state = state_;
+    Node node;
+    node.item = make_item(std::move(item));
+    std::unique_lock lock(state->mutex);
+    if (!state->send_now(node)) state->block(lock, state->senders, node);
+    return node.sent;
+  }
+
+  /// The same for an item; `std::nullopt` once closed and empty.
+  std::optional<T> blocking_receive() {
+    const std::shared_ptr<State> state = state_;
+    Node node;
+    {
+      std::unique_lock lock(state->mutex);
+      if (!state->receive_now(node)) {
+        state->block(lock, state->receivers, node);
+        // Closed; since then one that was dropped may have given back.
+        if (node.item == nullptr) (void)state->receive_now(node);
+      }
+    }
+    if (node.item == nullptr) return std::nullopt;
+    return std::optional<T>(std::move(node.item->value));
   }
 
   /// No more items go in: waiting sends give false, receives the rest, then `std::nullopt`.
@@ -144,109 +217,111 @@ class Channel {
   }
   [[nodiscard]] std::size_t size() const {
     const std::lock_guard lock(state_->mutex);
-    return state_->items.size();
+    return state_->size;
   }
   [[nodiscard]] std::size_t capacity() const noexcept { return state_->capacity; }
 
  private:
-  /// Shared with the wake-ups under way to other loops. Every member with the mutex held.
-  struct State : std::enable_shared_from_this<State> {
-    explicit State(std::size_t most) : capacity(most) {}
+  template <class... Args>
+  static ItemPointer make_item(Args&&... args) {
+    return std::make_unique<Item>(std::in_place, std::forward<Args>(args)...);
+  }
 
-    bool send_now(Node& node) {
+  /// Outlives the channel as long as somebody waits. Every member with the mutex held; none of them
+  /// allocates or fails.
+  struct State {
+    explicit State(std::size_t most) : capacity(most) {}
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+    ~State() {
+      while (Item* item = items.pop_front()) delete item;
+    }
+
+    bool send_now(Node& node) noexcept {
       if (closed) return true;
       if (!senders.empty()) return false;
       return put(node);
     }
 
-    bool put(Node& node) {
+    bool put(Node& node) noexcept {
       if (Node* receiver = receivers.front()) {
+        node.item->number = next_number++;
         receiver->item = std::move(node.item);
-        receiver->number = next_number++;
         settle(*receiver);
-      } else if (items.size() < capacity) {
-        items.push_back({next_number, std::move(*node.item)});
-        ++next_number;
+      } else if (size < capacity) {
+        node.item->number = next_number++;
+        items.push_back(*node.item.release());
+        ++size;
       } else {
         return false;
       }
       return node.sent = true;
     }
 
-    bool receive_now(Node& node) {
+    bool receive_now(Node& node) noexcept {
       if (items.empty()) return closed;
-      node.item.emplace(std::move(items.front().item));
-      items.pop_front();
-      refill();
+      node.item.reset(items.pop_front());
+      --size;
+      while (Node* sender = senders.front()) {
+        if (!put(*sender)) break;
+        settle(*sender);
+      }
       return true;
     }
 
-    void refill() {
-      while (Node* sender = senders.front()) {
-        if (!put(*sender)) return;
-        settle(*sender);
+    /// Resumes the node's coroutine, on its own loop, or its thread.
+    void settle(Node& node) noexcept {
+      node.link.unlink();
+      if (node.thread == nullptr) {
+        node.waiter.wake_from_anywhere();
+      } else {
+        node.thread->settled = true;
+        node.thread->changed.notify_one();
       }
     }
 
-    /// Resumes the node's coroutine, on its own loop.
-    void settle(Node& node) {
-      node.settled = true;
-      Scheduler& home = *node.waiter.scheduler();
-      if (Scheduler::current_or_null() == &home) {
-        node.unlink();
-        node.waiter.wake();
-        return;
+    /// Has the thread wait in a list until the node is settled.
+    void block(std::unique_lock<std::mutex>& lock, detail::List<Node>& list, Node& node) {
+      if (detail::Scheduler::current_or_null() != nullptr) {
+        throw std::logic_error(
+            "weir: Channel: blocking_send and blocking_receive would hold up the loop of this "
+            "thread; co_await send or receive there");
       }
-      // The node stays ours until its loop has taken it over: it may be dropped before.
-      waking.push_back(node);
-      home.post_function([state = this->shared_from_this()] { state->wake_here(); });
+      Thread thread;
+      node.thread = &thread;
+      list.push_back(node);
+      thread.changed.wait(lock, [&thread] { return thread.settled; });
     }
 
-    void wake_here() {
+    void forget(Node& node) noexcept {
       const std::lock_guard lock(mutex);
-      Scheduler* here = Scheduler::current_or_null();
-      for (Node* node = waking.front(); node != nullptr;) {
-        Node* next = waking.after(*node);
-        if (node->waiter.scheduler() == here) {
-          node->unlink();
-          node->waiter.wake();
-        }
-        node = next;
-      }
+      node.link.unlink();
+      node.waiter.forget_wake();
     }
 
-    void forget(Node& node) {
+    void forget_receiver(Node& node) noexcept {
       const std::lock_guard lock(mutex);
-      node.unlink();
-    }
-
-    void forget_receiver(Node& node) {
-      const std::lock_guard lock(mutex);
-      node.unlink();
-      if (!node.item.has_value()) return;
+      node.link.unlink();
+      node.waiter.forget_wake();
+      if (node.item == nullptr) return;
       if (Node* receiver = receivers.front()) {
         receiver->item = std::move(node.item);
-        receiver->number = node.number;
         settle(*receiver);
         return;
       }
       // Before all that came after it: several may come back, in any order.
-      auto place = items.begin();
-      while (place != items.end() && place->number < node.number) ++place;
-      items.insert(place, {node.number, std::move(*node.item)});
+      Item* after = items.front();
+      while (after != nullptr && after->number < node.item->number) after = items.after(*after);
+      items.insert_before(after, *node.item.release());
+      ++size;
     }
 
-    struct Item {
-      std::uint64_t number;
-      T item;
-    };
-
     mutable std::mutex mutex;
-    std::deque<Item> items;
+    detail::List<Item> items;
+    std::size_t size = 0;  // of `items`
     std::uint64_t next_number = 0;
-    List<Node> senders;
-    List<Node> receivers;
-    List<Node> waking;
+    detail::List<Node> senders;
+    detail::List<Node> receivers;
     const std::size_t capacity;
     bool closed = false;
   };

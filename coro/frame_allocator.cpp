@@ -14,7 +14,7 @@
 #define WEIR_RECYCLE_FRAMES 1
 #endif
 
-namespace weir {
+namespace weir::detail {
 namespace {
 
 // 8, 24, 40 … bytes: with malloc's own 8 in front they are whole multiples of its 16.
@@ -67,7 +67,7 @@ struct CacheOwner {
   }
 };
 
-[[gnu::noinline]] void own_cache() {
+[[gnu::noinline]] void own_cache() noexcept {
   static thread_local CacheOwner owner;
   (void)owner;
 }
@@ -118,8 +118,12 @@ void free_frame(void* block, std::size_t bytes) noexcept {
   ::operator delete(block);
 }
 
+void prepare_frame_cache() noexcept {
+  if (!cache.owned) own_cache();
+}
+
 std::int64_t live_frames() noexcept {
   return cache.live + live_of_ended_threads.load(std::memory_order_relaxed);
 }
 
-}  // namespace weir
+}  // namespace weir::detail

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace weir {
+namespace weir::detail {
 
 /// Memory of coroutine frames and of the loop's small pinned states, recycled by size class in a
 /// cache of the calling thread; a block may be freed on another thread than the one that took it.
@@ -11,6 +11,10 @@ namespace weir {
 /// would hide a use after free. Throws `std::bad_alloc`.
 void* allocate_frame(std::size_t bytes);
 void free_frame(void* block, std::size_t bytes) noexcept;
+
+/// Does what the calling thread needs to give its cache back when it ends: without memory the C
+/// library ends the process over that (`__cxa_thread_atexit`), so it is best done early.
+void prepare_frame_cache() noexcept;
 
 /// Blocks taken and not given back, by the calling thread and by all threads that have ended.
 /// Tests compare it before and after a case.
@@ -22,4 +26,4 @@ struct FrameAllocated {
   static void operator delete(void* block, std::size_t bytes) noexcept { free_frame(block, bytes); }
 };
 
-}  // namespace weir
+}  // namespace weir::detail

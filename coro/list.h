@@ -1,8 +1,9 @@
 #pragma once
 
+#include <bit>
 #include <cstddef>
 
-namespace weir {
+namespace weir::detail {
 
 /// A link of an intrusive, circular, doubly linked list. Unlinking needs no list, so that the
 /// destructor of whatever holds the link can do it, wherever the link is at that moment.
@@ -16,6 +17,9 @@ class Link {
 
   [[nodiscard]] bool linked() const noexcept { return next_ != nullptr; }
 
+  /// Tells the compiler of what is in no list, so that it leaves out what the destructor would do.
+  void mark_unlinked() noexcept { next_ = nullptr; }
+
   void unlink() noexcept {
     if (next_ == nullptr) return;
     prev_->next_ = next_;
@@ -24,19 +28,30 @@ class Link {
   }
 
  private:
-  template <class T, class Tag>
+  template <class T>
   friend class List;
 
   Link* prev_;
   Link* next_ = nullptr;  // nullptr: in no list
 };
 
-/// Names one of several links of the same object: `class Connection : public TaggedLink<Dirty>`.
-template <class Tag>
-class TaggedLink : public Link {};
+/// The object of which `part` is the member that `where` names.
+template <class Whole, class Part>
+[[nodiscard]] Whole* whole_of(Part& part, Part Whole::* where) noexcept {
+  const auto offset = std::bit_cast<std::ptrdiff_t>(where);
+  return reinterpret_cast<Whole*>(reinterpret_cast<std::byte*>(&part) - offset);
+}
 
-/// A FIFO of objects that derive from `Link` (or from `TaggedLink<Tag>`). Owns none of them.
-template <class T, class Tag = void>
+/// Which member of an item a list goes by.
+struct Hook {
+  template <class T>
+  static constexpr auto link() noexcept {
+    return &T::link;
+  }
+};
+
+/// A FIFO of objects that have a `Link` as their member `link`. Owns none of them.
+template <class T>
 class List {
  public:
   List() noexcept { head_.next_ = head_.prev_ = &head_; }
@@ -50,8 +65,13 @@ class List {
   [[nodiscard]] bool empty() const noexcept { return head_.next_ == &head_; }
 
   void push_back(T& item) noexcept {
+    link_of(item).unlink();
+    push_unlinked(item);
+  }
+
+  /// The same for what is in no list.
+  void push_unlinked(T& item) noexcept {
     Link& link = link_of(item);
-    link.unlink();
     link.prev_ = head_.prev_;
     link.next_ = &head_;
     head_.prev_->next_ = &link;
@@ -65,6 +85,21 @@ class List {
     link.prev_ = &head_;
     head_.next_->prev_ = &link;
     head_.next_ = &link;
+  }
+
+  /// Behind all others where `place` is nullptr.
+  void insert_before(T* place, T& item) noexcept {
+    if (place == nullptr) {
+      push_back(item);
+      return;
+    }
+    Link& link = link_of(item);
+    Link& next = link_of(*place);
+    link.unlink();
+    link.prev_ = next.prev_;
+    link.next_ = &next;
+    next.prev_->next_ = &link;
+    next.prev_ = &link;
   }
 
   /// The first item, or nullptr. It stays in the list.
@@ -102,21 +137,12 @@ class List {
   }
 
  private:
-  template <class U>
-  struct LinkType {
-    using type = TaggedLink<U>;
-  };
-  template <class U>
-    requires(__is_same(U, void))
-  struct LinkType<U> {
-    using type = Link;
-  };
-  using Base = typename LinkType<Tag>::type;
-
-  static Link& link_of(T& item) noexcept { return static_cast<Base&>(item); }
-  static T* item_of(Link* link) noexcept { return static_cast<T*>(static_cast<Base*>(link)); }
+  static Link& link_of(T& item) noexcept { return item.*Hook::link<T>(); }
+  static T* item_of(Link* link) noexcept {
+    return static_cast<T*>(whole_of(*link, Hook::link<T>()));
+  }
 
   Link head_;
 };
 
-}  // namespace weir
+}  // namespace weir::detail

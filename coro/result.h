@@ -10,6 +10,8 @@
 
 namespace weir {
 
+namespace detail {
+
 /// A reference, or none: where a result that is one may be missing.
 template <class T>
 class Reference {
@@ -26,8 +28,6 @@ class Reference {
  private:
   T* to_ = nullptr;
 };
-
-namespace detail {
 
 /// What stands for a result that may be missing: itself if it has a default, for a reference a
 /// `Reference`, else a `std::optional`.

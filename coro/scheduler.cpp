@@ -3,27 +3,70 @@
 #include <stdexcept>
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 
-void Scope::attach(Scope* parent) noexcept {
-  detach();
-  parent_ = parent;
-  if (parent == nullptr) return;
-  next_ = parent->first_child_;
-  if (next_ != nullptr) next_->previous_ = this;
-  parent->first_child_ = this;
+Scope::~Scope() {
+  while (Scope* child = first_child_) {
+    child->unlink();
+    child->parent_ = parent_;  // whose count has the child's already
+    child->link();
+  }
+  unlink();
 }
 
-void Scope::detach() noexcept {
-  while (first_child_ != nullptr) {  // they were moved elsewhere and outlive this scope
-    Scope* child = first_child_;
-    first_child_ = child->next_;
-    child->parent_ = child->next_ = child->previous_ = nullptr;
-  }
+void Scope::attach(Scope* parent) noexcept {
+  add_doomed(parent_, 0 - doomed_count_);
+  unlink();
+  parent_ = parent;
+  link();
+  add_doomed(parent_, doomed_count_);
+}
+
+void Scope::link() noexcept {
+  if (parent_ == nullptr) return;
+  next_ = parent_->first_child_;
+  if (next_ != nullptr) next_->previous_ = this;
+  parent_->first_child_ = this;
+}
+
+void Scope::unlink() noexcept {
   if (parent_ == nullptr) return;
   (previous_ != nullptr ? previous_->next_ : parent_->first_child_) = next_;
   if (next_ != nullptr) next_->previous_ = previous_;
-  parent_ = next_ = previous_ = nullptr;
+  next_ = previous_ = nullptr;
+}
+
+void Scope::add_doomed(Scope* from, std::uint32_t count) noexcept {
+  for (; from != nullptr; from = from->parent_) from->doomed_count_ += count;
+}
+
+void Scope::set_doomed(bool doomed) noexcept {
+  if (std::exchange(doomed_, doomed) != doomed) add_doomed(this, doomed ? 1 : 0 - 1U);
+}
+
+void Waiter::wake_from_anywhere() noexcept {
+  Scheduler& home = *scheduler_;
+  if (Scheduler::current_ == &home) {
+    wake();
+    return;
+  }
+  {
+    const std::lock_guard lock(home.woken_mutex_);
+    home.woken_.push_back(*this);
+  }
+  home.knock();
+}
+
+bool Waiter::forget_wake() noexcept {
+  const std::lock_guard lock(scheduler_->woken_mutex_);
+  const bool waited = linked();
+  unlink();
+  return waited;
+}
+
+void Scheduler::take_woken() noexcept {
+  const std::lock_guard lock(woken_mutex_);
+  ready_.splice_back(woken_);
 }
 
 Scheduler& Scheduler::current() {
@@ -36,34 +79,41 @@ Scheduler& Scheduler::current() {
 }
 
 void Scheduler::run_in_scope(Scope* scope, std::coroutine_handle<> handle) {
-  Running outer{scope_, outer_};
-  outer_ = &outer;
-  scope_ = scope;
-  handle.resume();
-  scope_ = outer.scope;
-  outer_ = outer.outer;
-  if (!doomed_.empty()) bury_doomed();
+  {
+    const Inside inside(*this, scope);
+    handle.resume();
+  }
+  destroy_waiting();
 }
 
 bool Scheduler::runs_in(const Scope& scope) const noexcept {
   if (scope.contains(scope_)) return true;
-  for (const Running* running = outer_; running != nullptr; running = running->outer) {
-    if (scope.contains(running->scope)) return true;
+  for (const Inside* inside = outer_; inside != nullptr; inside = inside->outer_) {
+    if (scope.contains(inside->scope_)) return true;
   }
   return false;
 }
 
+void Scheduler::doom(Root& root) noexcept {
+  doomed_.push_back(root);
+  root.scope().set_doomed(true);
+}
+
 void Scheduler::destroy(Root& root) noexcept {
-  if (runs_in(root.scope())) {
-    doomed_.push_back(root);
-  } else {
-    root.unlink();
-    root.destroy();
-  }
+  doom(root);
+  bury_doomed();
+}
+
+void Scheduler::destroy(List<Root>& roots) noexcept {
+  // All are doomed before the first is destroyed: a destructor of one may end what owns them all,
+  // and that has to wait for the others.
+  while (Root* root = roots.front()) doom(*root);
+  bury_doomed();
 }
 
 std::size_t Scheduler::run_ready(std::size_t most) {
   std::size_t count = 0;
+  at_once_ = kMostAtOnce;
   while (count < most) {
     Waiter* waiter = ready_.pop_front();
     if (waiter == nullptr) break;
@@ -76,31 +126,27 @@ std::size_t Scheduler::run_ready(std::size_t most) {
     }
   }
   scope_ = nullptr;
-  if (!doomed_.empty()) bury_doomed();  // of coroutines that somebody else resumed
+  destroy_waiting();  // of coroutines that somebody else resumed
   return count;
 }
 
-bool Scheduler::owns_doomed(Root& root) noexcept {
-  for (Root* other = doomed_.front(); other != nullptr; other = doomed_.after(*other)) {
-    if (other != &root && root.scope().contains(&other->scope())) return true;
-  }
-  return false;
-}
-
 void Scheduler::bury_doomed() noexcept {
-  // Destroying one may doom others or destroy others: look again from the start each time.
-  for (Root* root = doomed_.front(); root != nullptr;) {
-    if (runs_in(root->scope()) || owns_doomed(*root)) {
-      root = doomed_.after(*root);
-      continue;
+  List<Root> waiting;  // for what still runs, or is doomed, below them
+  for (bool buried = true; buried; doomed_.splice_back(waiting)) {
+    buried = false;
+    // A destructor may doom others and come here itself.
+    while (Root* root = doomed_.pop_front()) {
+      Scope& scope = root->scope();
+      if (scope.doomed_count_ > 1 || runs_in(scope)) {
+        waiting.push_back(*root);
+        continue;
+      }
+      scope.set_doomed(false);
+      const Inside destructors(*this, &scope);
+      root->destroy();
+      buried = true;
     }
-    root->unlink();
-    // Its destructors are its own still: what owns it has to wait for them.
-    Scope* outer = std::exchange(scope_, &root->scope());
-    root->destroy();
-    scope_ = outer;
-    root = doomed_.front();
   }
 }
 
-}  // namespace weir
+}  // namespace weir::detail

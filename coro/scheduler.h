@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <exception>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 namespace weir {
 
@@ -14,6 +16,10 @@ using namespace std::chrono_literals;  // NOLINT: so that durations are written 
 
 using Duration = std::chrono::steady_clock::duration;
 using TimePoint = std::chrono::steady_clock::time_point;
+
+}  // namespace weir
+
+namespace weir::detail {
 
 class Scheduler;
 
@@ -37,10 +43,11 @@ template <class Rep, class Period>
 /// coroutine that is running now? Then the destruction waits until that coroutine suspends.
 class Scope {
  public:
-  explicit Scope(Scope* parent) noexcept { attach(parent); }
+  explicit Scope(Scope* parent) noexcept : parent_(parent) { link(); }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
-  ~Scope() { detach(); }
+  /// What stands below it goes to its parent: it may outlive this scope.
+  ~Scope();
 
   /// True if `inner` is this scope or stands below it.
   [[nodiscard]] bool contains(const Scope* inner) const noexcept {
@@ -48,20 +55,32 @@ class Scope {
     return inner != nullptr;
   }
 
+  [[nodiscard]] Scope* parent() const noexcept { return parent_; }
+
+  /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
   void attach(Scope* parent) noexcept;
-  void detach() noexcept;
 
  private:
-  Scope* parent_ = nullptr;
+  friend class Scheduler;
+
+  void link() noexcept;
+  void unlink() noexcept;
+  /// Says whether what this is the scope of is doomed.
+  void set_doomed(bool doomed) noexcept;
+  static void add_doomed(Scope* from, std::uint32_t count) noexcept;
+
+  Scope* parent_;
   Scope* first_child_ = nullptr;
   Scope* next_ = nullptr;
   Scope* previous_ = nullptr;
+  std::uint32_t doomed_count_ = 0;  // of the doomed from here down
+  bool doomed_ = false;
 };
 
 /// A suspended coroutine, in a wait list or in its loop's ready queue. Lives in the frame of the
 /// coroutine; its destructor takes it out of whichever list it is in, so a destroyed frame is
 /// never resumed.
-class Waiter : public Link {
+class Waiter {
  public:
   Waiter() noexcept {}  // NOLINT: the rest has no meaning before `suspend`
 
@@ -74,8 +93,25 @@ class Waiter : public Link {
   /// Puts the waiter at the end of its loop's ready queue; the loop resumes it in its turn. To be
   /// called on that loop.
   void wake() noexcept;
+  /// The same for one that is in no list.
+  void wake_unlinked() noexcept;
+
+  /// The same, also from other threads. Whoever calls it holds the lock that a drop of the waiter
+  /// takes before it calls `forget_wake`, so that neither the waiter nor its loop can go meanwhile.
+  /// It cannot fail.
+  void wake_from_anywhere() noexcept;
+  /// For the destructor of what may have been woken from anywhere; on its own loop. True if it was
+  /// in a list until now: nobody has resumed it.
+  bool forget_wake() noexcept;
 
   [[nodiscard]] Scheduler* scheduler() const noexcept { return scheduler_; }
+
+  /// In a wait list, or woken.
+  [[nodiscard]] bool linked() const noexcept { return link.linked(); }
+  void unlink() noexcept { link.unlink(); }
+  void mark_unlinked() noexcept { link.mark_unlinked(); }
+
+  Link link;
 
  private:
   friend class Scheduler;
@@ -87,7 +123,7 @@ class Waiter : public Link {
 
 /// A deadline in a loop's timer queue; its destructor disarms it. `fire` runs in the loop's turn
 /// and may wake waiters; it resumes nobody.
-class Timer : public Link {
+class Timer {
  public:
   using Handler = void (*)(Timer&) noexcept;
 
@@ -98,8 +134,10 @@ class Timer : public Link {
   /// To be called on `scheduler`'s thread. An armed timer moves to the new deadline.
   void arm(Scheduler& scheduler, TimePoint deadline);
   void disarm() noexcept;
-  [[nodiscard]] bool armed() const noexcept { return linked(); }
+  [[nodiscard]] bool armed() const noexcept { return link.linked(); }
   [[nodiscard]] TimePoint deadline() const noexcept { return deadline_; }
+
+  Link link;  // the queue's
 
  private:
   friend class TimerWheel;
@@ -135,9 +173,9 @@ class PostedFunction final : public Posted {
   Function function_;
 };
 
-/// Owns a coroutine that nobody awaits: a task of a group. The link stands in the group's list, or
-/// in the scheduler's list of the doomed.
-class Root : public Link {
+/// Owns a coroutine: a task of a group, or the body of a generator. The link stands in the group's
+/// list, or in the scheduler's list of the doomed.
+class Root {
  public:
   explicit Root(Scope* parent) noexcept : scope_(parent) {}
 
@@ -150,11 +188,13 @@ class Root : public Link {
   /// Destroys the coroutine, which must be suspended, and this object with it.
   virtual void destroy() noexcept = 0;
 
+  Link link;
+
  protected:
   ~Root() = default;
 
  private:
-  Scope scope_;
+  [[no_unique_address]] Scope scope_;  // what follows lies in its padding
 };
 
 /// What coroutines need of a loop, and all that this layer knows of one.
@@ -174,6 +214,28 @@ class Scheduler {
   /// ends early. Saturating.
   [[nodiscard]] virtual TimePoint deadline_in(Duration delay) noexcept = 0;
 
+  /// Enters a scope for its own life: what owns the scope is not destroyed meanwhile.
+  class Inside {
+   public:
+    Inside(Scheduler& scheduler, Scope* scope) noexcept
+        : scheduler_(scheduler),
+          scope_(std::exchange(scheduler.scope_, scope)),
+          outer_(std::exchange(scheduler.outer_, this)) {}
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    ~Inside() {
+      scheduler_.scope_ = scope_;
+      scheduler_.outer_ = outer_;
+    }
+
+   private:
+    friend class Scheduler;
+
+    Scheduler& scheduler_;
+    Scope* scope_;  // that it was entered from, where something runs too
+    Inside* outer_;
+  };
+
   /// Runs `work` in a turn of this loop. From any thread; the one member that may be.
   virtual void post(std::unique_ptr<Posted> work) = 0;
 
@@ -183,21 +245,46 @@ class Scheduler {
     post(std::make_unique<Stored>(std::forward<Function>(function)));
   }
 
+  /// True if another thread is running this loop now: nothing of it may be touched then, `post`
+  /// apart. From any thread.
+  [[nodiscard]] virtual bool runs_elsewhere() const noexcept { return false; }
+
   /// Called where an exception has nobody left to go to: it is logged.
   virtual void report_failure(std::exception_ptr failure, const char* where) noexcept = 0;
 
   /// The owner of the coroutine that runs now, or nullptr outside of any.
   [[nodiscard]] Scope* current_scope() const noexcept { return scope_; }
 
+  /// Whether a coroutine or destructor of `scope`, or of what stands below it, is running now.
+  [[nodiscard]] bool runs_in(const Scope& scope) const noexcept;
+
+  /// To be asked by an awaitable that is ready at once: false for one in some hundred, which goes
+  /// through the ready queue then. A coroutine that never has to wait leaves the others, the timers
+  /// and the kernel their turn that way.
+  [[nodiscard]] static bool may_go_on() noexcept {
+    Scheduler* loop = current_;
+    if (loop == nullptr || --loop->at_once_ != 0) [[likely]]
+      return true;
+    loop->at_once_ = kMostAtOnce;
+    return false;
+  }
+
   /// Resumes `handle` as part of `scope`, nested in whatever runs now; used to start a task.
   void run_in_scope(Scope* scope, std::coroutine_handle<> handle);
 
-  /// Destroys `root`: at once, or, where that would destroy a coroutine that is running now (the
-  /// caller, or one that started the caller), as soon as those are suspended.
+  /// Destroys `roots`: at once, or, where that would destroy a coroutine that is running now (the
+  /// caller, one that started the caller, or one whose destructors run), as soon as those are
+  /// suspended. Innermost first: what a frame owns goes before it.
+  void destroy(List<Root>& roots) noexcept;
   void destroy(Root& root) noexcept;
 
+  /// Those that had to wait for something that is over now.
+  void destroy_waiting() noexcept {
+    if (!doomed_.empty()) bury_doomed();
+  }
+
   /// Destroys `root`, whose coroutine is suspending for good now, as soon as that is done.
-  void destroy_finished(Root& root) noexcept { doomed_.push_back(root); }
+  void destroy_finished(Root& root) noexcept { doom(root); }
 
  protected:
   Scheduler() = default;
@@ -205,12 +292,19 @@ class Scheduler {
 
   static void set_current(Scheduler* scheduler) noexcept { current_ = scheduler; }
 
-  [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty(); }
+  /// Whether `run_ready` has something to do.
+  [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty() || !doomed_.empty(); }
+
+  /// Ends the wait of a loop that sleeps, or the next one, so that it calls `take_woken`. From any
+  /// thread.
+  virtual void knock() noexcept = 0;
+  /// Makes ready whom other threads have woken.
+  void take_woken() noexcept;
 
   /// Resumes waiters in the order in which they were woken, `most` at the most; gives how many.
   std::size_t run_ready(std::size_t most);
 
-  /// Those that do not run any more, innermost first.
+  /// Destroys those of the doomed that do not run any more, innermost first.
   void bury_doomed() noexcept;
 
  private:
@@ -222,19 +316,17 @@ class Scheduler {
 
   static inline constinit thread_local Scheduler* current_ = nullptr;
 
-  /// What runs now, innermost first: a task started by a running one runs nested in it.
-  struct Running {
-    Scope* scope;
-    Running* outer;
-  };
+  void doom(Root& root) noexcept;
 
-  [[nodiscard]] bool runs_in(const Scope& scope) const noexcept;
-  [[nodiscard]] bool owns_doomed(Root& root) noexcept;
+  static constexpr std::uint32_t kMostAtOnce = 256;
 
   List<Waiter> ready_;
+  std::mutex woken_mutex_;
+  List<Waiter> woken_;  // by other threads
   List<Root> doomed_;
+  std::uint32_t at_once_ = kMostAtOnce;  // left in this turn
   Scope* scope_ = nullptr;
-  Running* outer_ = nullptr;
+  Inside* outer_ = nullptr;  // a task started by a running one runs nested in it
 };
 
 inline void Waiter::suspend(std::coroutine_handle<> handle) noexcept {
@@ -244,6 +336,7 @@ inline void Waiter::suspend(std::coroutine_handle<> handle) noexcept {
 }
 
 inline void Waiter::wake() noexcept { scheduler_->ready_.push_back(*this); }
+inline void Waiter::wake_unlinked() noexcept { scheduler_->ready_.push_unlinked(*this); }
 
 inline void Timer::arm(Scheduler& scheduler, TimePoint deadline) {
   disarm();
@@ -253,7 +346,7 @@ inline void Timer::arm(Scheduler& scheduler, TimePoint deadline) {
 }
 
 inline void Timer::disarm() noexcept {
-  if (linked()) scheduler_->disarm(*this);
+  if (armed()) scheduler_->disarm(*this);
 }
 
-}  // namespace weir
+}  // namespace weir::detail

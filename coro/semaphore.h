@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/coro/scheduler.h>
+#include <weir/coro/owner.h>
 
 #include <cstddef>
 #include <stdexcept>
@@ -41,49 +41,64 @@ class Semaphore {
     std::size_t count_ = 0;
   };
 
-  class AcquireAwaiter : private Link {
+  class AcquireAwaiter {
    public:
     AcquireAwaiter(Semaphore& semaphore, std::size_t count) noexcept
-        : semaphore_(semaphore), count_(count) {}
+        : semaphore_(&semaphore), count_(count) {}
     AcquireAwaiter(AcquireAwaiter&& other) noexcept
         : semaphore_(other.semaphore_), count_(other.count_) {}
     ~AcquireAwaiter() {
-      if (granted_) {
-        semaphore_.release(count_);  // granted, but dropped before it was resumed
-      } else if (linked()) {
-        unlink();
-        semaphore_.grant();  // those behind a large request may fit
+      const bool waited = link.linked();
+      link.unlink();
+      if (granted_ && semaphore_ != nullptr) {
+        semaphore_->release(count_);  // granted, but dropped before it was resumed
+      } else if (!granted_ && waited) {
+        semaphore_->grant();  // those behind a large request may fit
       }
     }
 
-    bool await_ready() noexcept {
-      if (!semaphore_.waiting_.empty() || semaphore_.available_ < count_) return false;
-      semaphore_.available_ -= count_;
-      granted_ = true;
-      return true;
-    }
+    bool await_ready() noexcept { return detail::Scheduler::may_go_on() && take(); }
     void await_suspend(std::coroutine_handle<> handle) noexcept {
+      semaphore_->check_owner("Semaphore::acquire or Mutex::lock");
       waiter_.suspend(handle);
-      semaphore_.waiting_.push_back(*this);
+      if (take()) {
+        semaphore_->granted_.push_back(*this);
+        waiter_.wake();
+      } else {
+        semaphore_->waiting_.push_back(*this);
+      }
     }
     Permit await_resume() noexcept {
       granted_ = false;
-      return Permit(semaphore_, count_);
+      link.unlink();
+      return semaphore_ != nullptr ? Permit(*semaphore_, count_) : Permit();
     }
 
    private:
     friend class Semaphore;
-    friend class List<AcquireAwaiter>;
+    friend struct detail::Hook;
 
-    Semaphore& semaphore_;
+    detail::Link link;
+
+    bool take() noexcept {
+      if (!semaphore_->waiting_.empty() || semaphore_->available_ < count_) return false;
+      semaphore_->available_ -= count_;
+      return granted_ = true;
+    }
+
+    Semaphore* semaphore_;  // nullptr once it was destroyed
     std::size_t count_;
-    Waiter waiter_;
+    detail::Waiter waiter_;
     bool granted_ = false;
   };
 
   explicit Semaphore(std::size_t permits) noexcept : available_(permits), permits_(permits) {}
   Semaphore(const Semaphore&) = delete;
   Semaphore& operator=(const Semaphore&) = delete;
+  /// Whoever has been granted permits and has not resumed yet gets an empty `Permit`.
+  ~Semaphore() {
+    while (AcquireAwaiter* next = granted_.pop_front()) next->semaphore_ = nullptr;
+  }
 
   /// `co_await acquire(n)` gives a `Permit` for n, waiting until they are free. Dropping it gives
   /// back what it was granted. Throws `std::invalid_argument` for more than the semaphore has:
@@ -100,21 +115,29 @@ class Semaphore {
 
  private:
   void release(std::size_t count) noexcept {
+    check_owner("a permit of a Semaphore or lock of a Mutex");
     available_ += count;
     grant();
+  }
+
+  /// The loop is that of those who wait; without them there is none.
+  void check_owner(const char* what) const noexcept {
+    const AcquireAwaiter* next = waiting_.front();
+    if (next != nullptr) detail::check_owner(*next->waiter_.scheduler(), what, "a Channel or on()");
   }
 
   void grant() noexcept {
     while (AcquireAwaiter* next = waiting_.front()) {
       if (next->count_ > available_) return;
-      next->unlink();
       available_ -= next->count_;
       next->granted_ = true;
+      granted_.push_back(*next);
       next->waiter_.wake();
     }
   }
 
-  List<AcquireAwaiter> waiting_;
+  detail::List<AcquireAwaiter> waiting_;
+  detail::List<AcquireAwaiter> granted_;  // about to be resumed
   std::size_t available_;
   std::size_t permits_;
 };

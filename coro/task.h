@@ -57,7 +57,9 @@ struct TaskPromiseBase : FrameAllocated {
 
   static std::suspend_always initial_suspend() noexcept { return {}; }
   static FinalAwaiter final_suspend() noexcept { return {}; }
-  void unhandled_exception() noexcept { result.set_exception(std::current_exception()); }
+  [[gnu::noinline]] void unhandled_exception() noexcept {
+    result.set_exception(std::current_exception());
+  }
 };
 
 template <class T>
@@ -95,10 +97,8 @@ class [[nodiscard("a task does nothing until it is awaited or spawned")]] Task {
   Task() noexcept = default;
   Task(Task&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   Task& operator=(Task&& other) noexcept {
-    if (this != &other) {
-      reset();
-      handle_ = std::exchange(other.handle_, nullptr);
-    }
+    Task taken(std::move(other));
+    std::swap(handle_, taken.handle_);  // what is dropped may own this
     return *this;
   }
   ~Task() { reset(); }
@@ -160,6 +160,31 @@ Task<T> TaskPromise<T>::get_return_object() noexcept {
 
 inline Task<void> TaskPromise<void>::get_return_object() noexcept {
   return Task<void>(std::coroutine_handle<TaskPromise>::from_promise(*this));
+}
+
+template <class T>
+inline constexpr bool is_task = false;
+template <class T>
+inline constexpr bool is_task<Task<T>> = true;
+
+}  // namespace detail
+
+namespace detail {
+
+/// A callable without arguments that returns a task: a coroutine lambda with captures, as a rule.
+/// What takes one (`spawn`, `on`, `run`) keeps it as long as its task, which refers to it.
+template <class Function>
+concept TaskFunction =
+    std::is_invocable_v<Function&> && detail::is_task<std::invoke_result_t<Function&>>;
+
+}  // namespace detail
+
+namespace detail {
+
+/// The callable stands in the frame of this coroutine, which awaits its task.
+template <TaskFunction Function>
+std::invoke_result_t<Function&> call_and_keep(Function function) {
+  co_return co_await function();
 }
 
 }  // namespace detail

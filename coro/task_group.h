@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/coro/scheduler.h>
+#include <weir/coro/owner.h>
 #include <weir/coro/task.h>
 
 #include <coroutine>
@@ -18,13 +18,26 @@ namespace weir {
 /// it then goes on to its next suspension and is dropped there.
 class TaskGroup {
  public:
+  /// Hears of the tasks of a group, which it outlives.
+  class Watcher {
+   public:
+    /// A task has finished or was dropped; it is not counted any more.
+    virtual void task_left() noexcept = 0;
+    /// A task threw, whose frame is still there. True: that is all; false: `join` throws it. `kept`
+    /// is what its spawn was given to keep.
+    virtual bool handle_failure(const std::exception_ptr& failure, const void* kept) noexcept = 0;
+
+   protected:
+    ~Watcher() = default;
+  };
+
   /// Throws `std::logic_error` where no loop runs.
-  TaskGroup() : TaskGroup(Scheduler::current()) {}
-  explicit TaskGroup(Scheduler& scheduler)
-      : scheduler_(scheduler), scope_(scheduler.current_scope()) {}
+  TaskGroup() : TaskGroup(detail::Scheduler::current()) {}
+  explicit TaskGroup(detail::Scheduler& scheduler, Watcher* watcher = nullptr)
+      : home_{scheduler}, scope_(scheduler.current_scope()), watcher_(watcher) {}
   TaskGroup(const TaskGroup&) = delete;
   TaskGroup& operator=(const TaskGroup&) = delete;
-  virtual ~TaskGroup();
+  ~TaskGroup();
 
   /// Runs the task until it first suspends, before this returns; later from the loop's turn. Its
   /// result is discarded; its exception is kept for `join`.
@@ -38,10 +51,18 @@ class TaskGroup {
     }
   }
 
+  /// The same with the task that a callable returns; it is called at once, and kept as long as the
+  /// task: `group.spawn([&, text]() -> Task<> { … })`.
+  template <detail::TaskFunction Function>
+  void spawn(Function function) {
+    spawn(detail::call_and_keep(std::move(function)));
+  }
+
   class JoinAwaiter;
 
   /// `co_await join()` resumes when no task is left, or, as soon as one failed, drops the rest and
-  /// throws its exception. Dropping it leaves the tasks alone.
+  /// throws its exception, to all who join by then. Dropping it leaves the tasks alone. It may
+  /// outlive the group.
   [[nodiscard("co_await it")]] JoinAwaiter join() noexcept;
 
   /// Drops all tasks. Those spawned from now on run.
@@ -51,24 +72,22 @@ class TaskGroup {
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  protected:
-  /// A task has finished or was dropped; it is not counted any more.
-  virtual void task_left() noexcept {}
-  /// A task threw. True: that is all; false: `join` throws it.
-  virtual bool handle_failure(const std::exception_ptr& failure) noexcept {
-    (void)failure;
-    return false;
-  }
+  /// What the oldest task was given to keep, or nullptr.
+  [[nodiscard]] const void* first_kept() const noexcept;
+  /// Drops that one.
+  void cancel_first() noexcept;
 
  private:
   /// A task of the group, in the group's list until it ends or is dropped.
-  class Member : public FrameAllocated, public Root {
+  class Member : public detail::FrameAllocated, public detail::Root {
    public:
     Member(TaskGroup& owner, std::shared_ptr<const void> keep) noexcept
-        : Root(&owner.scope_), group_(&owner), keep_(std::move(keep)) {}
+        : detail::Root(&owner.scope_), keep_(std::move(keep)) {}
 
     virtual std::coroutine_handle<> handle() noexcept = 0;
     /// The group does not know it any more.
-    void forget_group() noexcept { group_ = nullptr; }
+    void forget_group() noexcept { forgotten_ = true; }
+    [[nodiscard]] const void* kept() const noexcept { return keep_.get(); }
 
    protected:
     ~Member() = default;
@@ -76,7 +95,12 @@ class TaskGroup {
     void end(std::exception_ptr failure) noexcept;
 
    private:
-    TaskGroup* group_;  // nullptr once the group has let go of it
+    /// Its scope stands below the group's as long as that knows it.
+    [[nodiscard]] TaskGroup& group() noexcept {
+      return *detail::whole_of(*scope().parent(), &TaskGroup::scope_);
+    }
+
+    bool forgotten_ = false;
     std::shared_ptr<const void> keep_;
   };
 
@@ -89,7 +113,10 @@ class TaskGroup {
     }
 
     std::coroutine_handle<> handle() noexcept override { return handle_; }
-    void finished() noexcept override { end(handle_.promise().result.exception()); }
+    // Not inline: the exception_ptr would cost every coroutine that ends here a stack protector.
+    [[gnu::noinline]] void finished() noexcept override {
+      end(handle_.promise().result.exception());
+    }
     void destroy() noexcept override {
       handle_.destroy();
       delete this;
@@ -99,35 +126,61 @@ class TaskGroup {
     std::coroutine_handle<detail::TaskPromise<T>> handle_;
   };
 
-  void start(Member& member);
-  void refuse_empty();
-  void fail(std::exception_ptr failure) noexcept;
-  void left() noexcept;
+  /// The loop. Once nothing is left of a group that had tasks, it destroys what had to wait.
+  struct Home {
+    detail::Scheduler& scheduler;
+    bool has_waited = false;
+    ~Home() {
+      if (has_waited) scheduler.destroy_waiting();
+    }
+  };
 
-  Scheduler& scheduler_;
-  Scope scope_;
-  List<Root> tasks_;
-  List<Waiter> joining_;
+  void check_owner(const char* what) const noexcept {
+    detail::check_owner(home_.scheduler, what, "EventLoop::spawn, EventLoop::post or on()");
+  }
+  void start(Member& member);
+  void drop(detail::List<detail::Root>& cancelled) noexcept;
+  void refuse_empty();
+  void fail(std::exception_ptr failure, const void* kept) noexcept;
+  void left() noexcept;
+  void wake_joining() noexcept;
+  /// Gives the failure to all who join.
+  void tell_joining(bool is_first) noexcept;
+
+  Home home_;  // first: goes last
+  detail::Scope scope_;
+  detail::List<detail::Root> tasks_;
+  detail::List<JoinAwaiter> joining_;
   std::size_t size_ = 0;
+  Watcher* watcher_;
   std::exception_ptr failure_;
 };
 
 class [[nodiscard("co_await it")]] TaskGroup::JoinAwaiter {
  public:
-  explicit JoinAwaiter(TaskGroup& group) noexcept : group_(group) {}
+  explicit JoinAwaiter(TaskGroup& group) noexcept : group_(&group) {}
+  JoinAwaiter(JoinAwaiter&& other) noexcept : group_(other.group_) {}
+  ~JoinAwaiter();
 
   [[nodiscard]] bool await_ready() const noexcept {
-    return group_.size_ == 0 || group_.failure_ != nullptr;
+    return group_->size_ == 0 || group_->failure_ != nullptr;
   }
   void await_suspend(std::coroutine_handle<> handle) noexcept {
+    group_->check_owner("TaskGroup::join");
     waiter_.suspend(handle);
-    group_.joining_.push_back(waiter_);
+    group_->joining_.push_back(*this);
   }
   void await_resume();
 
  private:
-  TaskGroup& group_;
-  Waiter waiter_;
+  friend class TaskGroup;
+  friend struct detail::Hook;
+
+  detail::Link link;
+  TaskGroup* group_;            // nullptr once it was destroyed
+  std::exception_ptr failure_;  // of the group, once one who joins it was told
+  bool is_first_ = true;        // to be told that
+  detail::Waiter waiter_;
 };
 
 inline TaskGroup::JoinAwaiter TaskGroup::join() noexcept { return JoinAwaiter(*this); }

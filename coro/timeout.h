@@ -1,12 +1,15 @@
 #pragma once
 
 #include <weir/coro/awaitable.h>
+#include <weir/coro/error.h>
 #include <weir/coro/scheduler.h>
 
 #include <stdexcept>
 #include <system_error>
 
 namespace weir {
+
+namespace detail {
 
 /// See `timeout`.
 template <class A>
@@ -30,12 +33,12 @@ class [[nodiscard("co_await it")]] Timeout {
   }
 
   Value await_resume() {
-    if (settle()) throw std::system_error(std::make_error_code(std::errc::timed_out));
+    if (settle()) throw std::system_error(make_error_code(errc::deadline));
     return held_.awaiter().await_resume();
   }
 
   Outcome<Value> outcome() {
-    if (settle()) return {std::make_error_code(std::errc::timed_out), {}};
+    if (settle()) return {make_error_code(errc::deadline), {}};
     return detail::outcome_of(held_.awaiter());
   }
 
@@ -64,14 +67,17 @@ class [[nodiscard("co_await it")]] Timeout {
   Duration delay_;
 };
 
+}  // namespace detail
+
 /// `co_await timeout(delay, a)` gives the result of `a`, or, `delay` after it was awaited, drops
-/// `a` and throws `std::system_error` with `std::errc::timed_out`. Dropping it drops `a`. Nothing
-/// is lost either way: what `a` would have consumed is there for the next to ask. A delay of zero
-/// or less still gives what is there at once. Makes no coroutine frame.
+/// `a` and throws `std::system_error` with `errc::deadline` (which is `std::errc::timed_out`).
+/// Dropping it drops `a`. Nothing is lost either way: what `a` would have consumed is there for the
+/// next to ask. A delay of zero or less still gives what is there at once. Makes no coroutine
+/// frame.
 template <class Rep, class Period, detail::Awaitable A>
   requires(!std::is_lvalue_reference_v<A>)
-Timeout<A> timeout(std::chrono::duration<Rep, Period> delay, A&& awaitable) {
-  return Timeout<A>(to_duration(delay), std::forward<A>(awaitable));
+detail::Timeout<A> timeout(std::chrono::duration<Rep, Period> delay, A&& awaitable) {
+  return detail::Timeout<A>(detail::to_duration(delay), std::forward<A>(awaitable));
 }
 
 }  // namespace weir

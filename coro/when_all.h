@@ -8,6 +8,8 @@
 
 namespace weir {
 
+namespace detail {
+
 /// See `when_all`.
 template <class... A>
 class [[nodiscard("co_await it")]] WhenAll {
@@ -96,19 +98,21 @@ class [[nodiscard("co_await it")]] WhenAllOf {
   std::vector<detail::Branch<T>> branches_;
 };
 
+}  // namespace detail
+
 /// `co_await when_all(a, b, …)` awaits all and gives a tuple of their results (`std::monostate`
 /// for void). They start in order, all before the first suspension. The first exception drops the
 /// others, then is thrown. Dropping it drops all.
 template <detail::Awaitable... A>
   requires(... && !std::is_lvalue_reference_v<A>)
-WhenAll<A...> when_all(A&&... awaitables) {
-  return WhenAll<A...>(std::forward<A>(awaitables)...);
+detail::WhenAll<A...> when_all(A&&... awaitables) {
+  return detail::WhenAll<A...>(std::forward<A>(awaitables)...);
 }
 
 /// The same over any number of tasks; gives a vector in their order.
 template <class T>
-WhenAllOf<T> when_all(std::vector<Task<T>> tasks) {
-  return WhenAllOf<T>(std::move(tasks));
+detail::WhenAllOf<T> when_all(std::vector<Task<T>> tasks) {
+  return detail::WhenAllOf<T>(std::move(tasks));
 }
 
 }  // namespace weir

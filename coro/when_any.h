@@ -7,6 +7,8 @@
 
 namespace weir {
 
+namespace detail {
+
 /// See `when_any`.
 template <class... A>
 class [[nodiscard("co_await it")]] WhenAny {
@@ -52,14 +54,16 @@ class [[nodiscard("co_await it")]] WhenAny {
   std::tuple<detail::Branch<detail::AwaitResult<A>>...> branches_;
 };
 
+}  // namespace detail
+
 /// `co_await when_any(a, b, …)` starts them in order; the first to finish wins and the others are
 /// dropped, which loses nothing of theirs. Gives a `std::variant` of the results
 /// (`std::monostate` for void, `Reference` for a reference) whose `index()` names the winner, or
 /// throws what the winner threw. Dropping it drops all.
 template <detail::Awaitable... A>
   requires(sizeof...(A) > 0 && (... && !std::is_lvalue_reference_v<A>))
-WhenAny<A...> when_any(A&&... awaitables) {
-  return WhenAny<A...>(std::forward<A>(awaitables)...);
+detail::WhenAny<A...> when_any(A&&... awaitables) {
+  return detail::WhenAny<A...>(std::forward<A>(awaitables)...);
 }
 
 }  // namespace weir

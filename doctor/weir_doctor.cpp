@@ -1,6 +1,6 @@
 // weir-doctor [--json]: says which engine weir uses on this machine and why, what this kernel can
 // do, and which limits are in a server's way. Exit status 1 if no event loop can be made.
-#include <weir/core/log.h>
+#include <weir/core/logging.h>
 #include <weir/io/engines.h>
 
 #include <sys/utsname.h>
@@ -19,7 +19,7 @@ namespace {
 
 struct Report {
   std::string kernel;
-  weir::EngineChoice engine;
+  weir::detail::EngineChoice engine;
   std::vector<doctor::Capability> capabilities;
   std::vector<doctor::Limit> limits;
 };
@@ -30,7 +30,7 @@ Report examine() {
   ::uname(&name);
   report.kernel = std::string(name.sysname) + " " + name.release + " " + name.machine;
   try {
-    report.engine = weir::choose_engine();
+    report.engine = weir::detail::choose_engine();
   } catch (const std::exception& error) {
     report.engine.why = error.what();
   }
@@ -85,7 +85,7 @@ void print_text(const Report& report) {
   }
 }
 
-std::string quoted(std::string_view text) {
+std::string json_text(std::string_view text) {
   std::string result = "\"";
   for (const char letter : text) {
     if (letter == '"' || letter == '\\') {
@@ -105,17 +105,17 @@ std::string quoted(std::string_view text) {
 const char* literal(bool value) { return value ? "true" : "false"; }
 
 void print_json(const Report& report) {
-  std::printf("{\n  \"weir\": %s,\n  \"kernel\": %s,\n", quoted(WEIR_VERSION).c_str(),
-              quoted(report.kernel).c_str());
+  std::printf("{\n  \"weir\": %s,\n  \"kernel\": %s,\n", json_text(WEIR_VERSION).c_str(),
+              json_text(report.kernel).c_str());
   std::printf("  \"engine\": {\"name\": %s, \"why\": %s},\n",
-              report.engine.name.empty() ? "null" : quoted(report.engine.name).c_str(),
-              quoted(report.engine.why).c_str());
+              report.engine.name.empty() ? "null" : json_text(report.engine.name).c_str(),
+              json_text(report.engine.why).c_str());
   std::printf("  \"capabilities\": [");
   const char* separator = "\n";
   for (const auto& capability : report.capabilities) {
     std::printf("%s    {\"name\": %s, \"works\": %s, \"used_for\": %s, \"detail\": %s}", separator,
-                quoted(capability.name).c_str(), literal(capability.works),
-                quoted(capability.used_for).c_str(), quoted(capability.detail).c_str());
+                json_text(capability.name).c_str(), literal(capability.works),
+                json_text(capability.used_for).c_str(), json_text(capability.detail).c_str());
     separator = ",\n";
   }
   std::printf("\n  ],\n  \"limits\": [");
@@ -124,9 +124,10 @@ void print_json(const Report& report) {
     std::printf(
         "%s    {\"name\": %s, \"value\": %s, \"enough\": %s, \"matters_for\": %s, "
         "\"raise_to\": %s, \"command\": %s}",
-        separator, quoted(limit.name).c_str(), quoted(limit.value).c_str(), literal(limit.enough),
-        quoted(limit.matters_for).c_str(), limit.enough ? "null" : quoted(limit.raise_to).c_str(),
-        limit.enough ? "null" : quoted(limit.command).c_str());
+        separator, json_text(limit.name).c_str(), json_text(limit.value).c_str(),
+        literal(limit.enough), json_text(limit.matters_for).c_str(),
+        limit.enough ? "null" : json_text(limit.raise_to).c_str(),
+        limit.enough ? "null" : json_text(limit.command).c_str());
     separator = ",\n";
   }
   std::printf("\n  ]\n}\n");
@@ -141,7 +142,7 @@ int main(int argc, char** argv) try {
     std::fprintf(help ? stdout : stderr, "usage: weir-doctor [--json]\n");
     return help ? 0 : 2;
   }
-  weir::log::set_logger(nullptr);
+  weir::logging::set_logger(nullptr);
   const Report report = examine();
   if (json) {
     print_json(report);

@@ -6,11 +6,14 @@
 #include <weir/weir.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/arguments.h"
@@ -21,7 +24,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr std::size_t kLongestLine = 4096;
-constexpr std::size_t kBurst = 16 << 10;  // bytes of one member's lines in a millisecond
+constexpr std::size_t kBurst = 16 << 10;  // bytes that members are given before a talker rests
 
 class Member;
 
@@ -29,28 +32,37 @@ class Member;
 /// not wait: so the order of lines is the same for all.
 class Room {
  public:
-  std::size_t join(Member& member) {
+  void join(Member& member) {
     const std::lock_guard lock(mutex_);
     members_.push_back(&member);
+  }
+  std::size_t size() {
+    const std::lock_guard lock(mutex_);
     return members_.size();
   }
   void leave(Member& member) {
     const std::lock_guard lock(mutex_);
     std::erase(members_, &member);
   }
-  void broadcast(const std::string& line);
+  /// Gives how many bytes everybody has been told by now.
+  std::size_t broadcast(const SharedBytes& line);
+  std::size_t told() {
+    const std::lock_guard lock(mutex_);
+    return told_;
+  }
 
  private:
   std::mutex mutex_;
   std::vector<Member*> members_;
+  std::size_t told_ = 0;
 };
 
 /// One connection, for as long as it is in the room.
 class Member {
  public:
-  Member(Room& room, TcpConnection& conn) : room_(room), sender_(conn.sender()), id_(conn.id()) {
-    const std::size_t count = room_.join(*this);
-    (void)sender_.try_send("* you are " + std::to_string(id_) + ", " + std::to_string(count) +
+  Member(Room& room, TcpConnection& conn) : Member(room, conn.sender(), conn.id()) {
+    // Here already: should memory fail now, the destructor leaves the room.
+    (void)sender_.try_send("* you are " + std::to_string(id_) + ", " + std::to_string(room.size()) +
                            " here\n");
   }
   Member(const Member&) = delete;
@@ -58,21 +70,32 @@ class Member {
   ~Member() { room_.leave(*this); }
 
   /// From any loop, with the room's mutex held: so this has not gone.
-  void give(const std::string& line) {
-    if (!sender_.try_send(line)) sender_.force_close();  // it would not read a farewell either
+  void give(const SharedBytes& line) {
+    bool given = false;
+    try {
+      given = sender_.try_send(line);
+    } catch (const std::bad_alloc&) {  // the others get it
+    }
+    if (!given) sender_.force_close();  // it would not read a farewell either
   }
 
   [[nodiscard]] std::uint64_t id() const { return id_; }
 
  private:
+  Member(Room& room, Sender sender, std::uint64_t id)
+      : room_(room), sender_(std::move(sender)), id_(id) {
+    room_.join(*this);
+  }
+
   Room& room_;
   Sender sender_;
   std::uint64_t id_;
 };
 
-void Room::broadcast(const std::string& line) {
+std::size_t Room::broadcast(const SharedBytes& line) {
   const std::lock_guard lock(mutex_);
   for (Member* member : members_) member->give(line);
+  return told_ += line.size();
 }
 
 /// The line as others may see it: no control characters, which terminals would obey.
@@ -85,20 +108,21 @@ std::string printable(std::string_view line) {
 }
 
 /// Until the peer ends it, or breaks the rules.
-Task<> pass_lines_on(TcpConnection& conn, Room& room, std::uint64_t id) {
+Task<> pass_lines_on(ByteStream auto& conn, Room& room, std::uint64_t id) {
   const std::string head = std::to_string(id) + ": ";
-  for (std::size_t passed = 0;;) {
+  std::size_t rested = room.told();
+  for (;;) {
     auto [error, line] = co_await as_tuple(conn.read_until("\n", kLongestLine));
     if (error == std::errc::message_size) {
       (void)co_await as_tuple(conn.send("* this line is too long\n"));
       co_return;
     }
     if (error || !line) co_return;
-    room.broadcast(head + printable(line.view()) + '\n');
-    passed += line.size();
-    if (passed >= kBurst) {
-      passed = 0;
-      co_await sleep(1ms);  // a burst is spread, so that it alone drops nobody
+    // A burst is spread, whoever it comes from, so that it alone drops nobody.
+    const SharedBytes text(head + printable(line.view()) + '\n');  // once, however many there are
+    if (room.broadcast(text) - rested >= kBurst) {
+      co_await sleep(1ms);
+      rested = room.told();
     }
   }
 }

@@ -1,8 +1,9 @@
 // resp_server --port N [--address A] [--threads T] [--engine auto|uring|epoll]
-//             [--max-memory BYTES] [--command-timeout MS]
+//             [--max-memory BYTES] [--command-timeout MS] [--write-timeout MS]
 //
 // A key-value server in memory that speaks RESP2, the protocol of Redis: redis-cli and the client
-// libraries talk to it. resp/parser.h takes commands out of the stream, resp/commands.h executes.
+// libraries talk to it. resp/parser.h takes commands out of the stream, resp/commands.h executes
+// them, and resp/reply.h makes an answer piece by piece.
 #include <weir/weir.h>
 
 #include <exception>
@@ -10,6 +11,7 @@
 
 #include "common/arguments.h"
 #include "common/next_bytes.h"
+#include "common/tls_files.h"
 #include "resp/commands.h"
 #include "resp/parser.h"
 
@@ -17,17 +19,16 @@ using namespace weir;
 
 namespace {
 
-/// Answers are handed to the connection when there is that much of them, or the batch is at its
-/// end.
-constexpr std::size_t kReplyBatch = 64 << 10;
+/// What a client may leave unread, beside a piece of an answer.
+constexpr WaterMarks kMarks = {.high = 256 << 10, .low = 64 << 10};
 
 /// The next command that is there, and false once the stream makes no sense: the reply says why.
-bool next_command(resp::Parser& parser, const resp::Parser::Command*& command, std::string& reply) {
+bool next_command(resp::Parser& parser, const resp::Parser::Command*& command, resp::Reply& reply) {
   try {
     command = parser.next();
     return true;
   } catch (const resp::ProtocolError& error) {
-    resp::add_error(reply, std::string("ERR Protocol error: ") + error.what());
+    reply.add_error(std::string("ERR Protocol error: ") + error.what());
     return false;
   }
 }
@@ -40,7 +41,7 @@ bool is_quit(const resp::Parser::Command& command) {
 Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::milliseconds limit) {
   EventLoop& loop = EventLoop::current();
   resp::Parser parser;
-  std::string reply;
+  resp::Reply reply;
   TimePoint deadline = {};  // of a command of which a part has come
   for (bool open = true; open;) {
     const Duration wait = parser.midway() ? deadline - loop.now() : Duration::max();
@@ -55,22 +56,25 @@ Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::m
       if (!open || command == nullptr) break;
       begun = true;
       if (is_quit(*command)) {
-        resp::add_simple(reply, "OK");
+        reply.add_simple("OK");
         open = false;
       } else {
         database.execute(*command, loop.now(), reply);
       }
-      if (reply.size() >= kReplyBatch) {
-        auto [broken, sent] = co_await as_tuple(conn.send(std::move(reply)));
+      // A piece at a time: more is made of an answer when the last piece is below the mark.
+      for (bool more = true; more;) {
+        more = reply.fill();
+        if (reply.text.size() < resp::Reply::kPiece) break;
+        auto [broken, sent] = co_await as_tuple(conn.send(std::move(reply.text)));
         if (broken) co_return;
-        reply = std::string();
+        reply.text.clear();
       }
     }
     if (begun && parser.midway()) deadline = loop.now() + limit;
-    if (!reply.empty()) {
-      auto [broken, sent] = co_await as_tuple(conn.send(reply));
+    if (!reply.text.empty()) {
+      auto [broken, sent] = co_await as_tuple(conn.send(reply.text));
       if (broken) co_return;
-      reply.clear();
+      reply.text.clear();
     }
   }
 }
@@ -78,11 +82,18 @@ Task<> serve_client(TcpConnection conn, resp::Database& database, std::chrono::m
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const Arguments arguments(argc, argv,
-                            {{"max-memory", "268435456"}, {"command-timeout", "30000"}});
+  const Arguments arguments(
+      argc, argv,
+      {{"max-memory", "268435456"}, {"command-timeout", "30000"}, {"write-timeout", "30000"}});
   resp::Database database(arguments.number("max-memory"));
   const auto limit = arguments.milliseconds("command-timeout");
-  TcpServer server(arguments.server_options("resp"));
+  ServerOptions options = arguments.server_options("resp");
+  options.connection.water_marks = kMarks;
+  options.write_timeout = arguments.milliseconds("write-timeout");  // for those who do not read
+  TlsFiles tls(arguments.text("tls-certificate"), arguments.text("tls-key"));
+  options.tls = tls.context();
+  TcpServer server(options);
+  tls.reload_with(server);
   serve(server, [&database, limit](TcpConnection conn) {
     return serve_client(std::move(conn), database, limit);
   });

@@ -5,6 +5,7 @@
 // answers without that: two readers may then see new and old in the wrong order. Tests rarely hit
 // the moment; a few hundred simulated worlds do.
 
+#include <weir/sim.h>
 #include <weir/weir.h>
 
 #include <algorithm>

@@ -12,14 +12,13 @@
 
 #include <cstddef>
 #include <exception>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <vector>
 
 #include "common/arguments.h"
-#include "socks5/request.h"
+#include "socks5/handshake.h"
 
 using namespace weir;
 using namespace std::chrono_literals;
@@ -45,29 +44,6 @@ socks5::Reply reply_for(const std::error_code& error) {
   return Reply::host_unreachable;  // the resolver's: no such name
 }
 
-/// The client's request, after the greeting; nothing if the client speaks another protocol.
-Task<std::optional<socks5::Request>> read_request(TcpConnection& client) {
-  std::string greeting;
-  while (const std::size_t missing = socks5::missing_of_greeting(greeting)) {
-    const Chunk bytes = co_await client.read_exactly(missing);
-    greeting += bytes.view();
-    // Another protocol's client may wait for us, and never send what is missing.
-    if (!bytes || greeting[0] != socks5::kVersion) co_return std::nullopt;
-  }
-  if (!socks5::acceptable(greeting)) {
-    co_await client.send("\x05\xff");
-    co_return std::nullopt;
-  }
-  co_await client.send(std::string_view("\x05\x00", 2));
-  std::string message;
-  while (const std::size_t missing = socks5::missing_of_request(message)) {
-    const Chunk bytes = co_await client.read_exactly(missing);
-    if (!bytes) co_return std::nullopt;
-    message += bytes.view();
-  }
-  co_return socks5::parse_request(message);
-}
-
 Task<Socket> connect_to(std::string target) {
   std::vector<SocketAddress> addresses = co_await resolve(std::move(target));
   // A host called "unix" must not lead to a Unix socket.
@@ -87,14 +63,14 @@ std::string success(const SocketAddress& local) {
 }
 
 /// One direction, to its FIN.
-Task<> pump(TcpConnection& from, TcpConnection& to) {
+Task<> pump(ByteStream auto& from, ByteStream auto& to) {
   while (Chunk data = co_await from.read()) co_await to.send(std::move(data));
   co_await to.shutdown();
 }
 
 Task<> proxy(TcpConnection client, Settings settings) {
   auto [bad, request] =
-      co_await as_tuple(timeout(settings.handshake_timeout, read_request(client)));
+      co_await as_tuple(timeout(settings.handshake_timeout, socks5::read_request(client)));
   if (bad || !request) co_return;
   if (request->problem != socks5::Reply::succeeded) {
     (void)co_await as_tuple(client.send(socks5::make_reply(request->problem)));

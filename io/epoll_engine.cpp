@@ -1,7 +1,9 @@
 #include <weir/core/engine.h>
-#include <weir/core/metrics.h>
 #include <weir/core/options.h>
+#include <weir/io/engine_base.h>
 #include <weir/io/engines.h>
+#include <weir/io/epoll_records.h>
+#include <weir/io/kernel_machine.h>
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/receive_pool.h>
 #include <weir/io/sanitizer.h>
@@ -23,14 +25,15 @@
 #include <system_error>
 #include <vector>
 
-namespace weir {
+namespace weir::detail {
 namespace {
+
+using Record = detail::PolledDescriptor;
 
 // Results of one operation before the others have their turn.
 constexpr int kReceivesPerTurn = 16;
 constexpr int kAcceptsPerTurn = 64;
 constexpr int kEventsPerWait = 256;
-constexpr std::size_t kFirstBuffers = 64;
 
 // Everything, edge-triggered and once for each descriptor: an event says what holds by then, and
 // spares two calls of epoll_ctl for each change of mind. PRI because a read stops at urgent data.
@@ -45,169 +48,41 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI &&
               EPOLLERR == POLLERR && EPOLLHUP == POLLHUP && EPOLLRDHUP == 0x2000);
 static_assert(sizeof(Slice) == sizeof(iovec) && offsetof(Slice, size) == offsetof(iovec, iov_len));
 
-/// The receive buffers as a stack: the one that came back last is still in the cache.
-class StackPool final : public ReceivePool {
- public:
-  StackPool(std::size_t buffer_size, std::size_t most) : ReceivePool(buffer_size, most) {
-    free_.reserve(most);
-  }
-
-  /// Whether there is a free buffer; makes more if there is none, as many again as there are.
-  [[nodiscard]] bool has_free() noexcept {
-    if (!free_.empty()) return true;
-    const auto first = static_cast<std::uint32_t>(made());
-    const std::size_t added = grow(std::max(kFirstBuffers, made()));
-    for (auto id = static_cast<std::uint32_t>(first + added); id > first;) free_.push_back(--id);
-    return added > 0;
-  }
-
-  /// The free buffer to receive into next. It stays free until it is taken.
-  [[nodiscard]] std::byte* next() const noexcept {
-    std::byte* data = data_of(free_.back());
-    unpoison(data, buffer_size());
-    return data;
-  }
-  Buffer& take(std::size_t used) noexcept {
-    const std::uint32_t id = free_.back();
-    free_.pop_back();
-    return lend_or_copy(id, used);
-  }
-  void leave() const noexcept { poison(data_of(free_.back()), buffer_size()); }
-
-  void release(Buffer& buffer) noexcept override {
-    if (returned(buffer)) free_.push_back(buffer.id());  // there is room for all
-  }
-
- private:
-  ~StackPool() override = default;
-
-  std::vector<std::uint32_t> free_;
-};
-
-struct Retire {
-  void operator()(StackPool* pool) const noexcept { pool->retire(); }
-};
-
-/// What the engine knows of one descriptor.
-///
-/// Nobody tells it of a close: another loop may close a descriptor, and yet another may get its
-/// number. So the record holds only as long as an operation is in flight, which forbids a close.
-struct Record {
-  List<Operation> parked;     // wait for an event
-  std::uint32_t users = 0;    // operations in flight
-  bool watched = false;       // epoll has it
-  bool dry = false;           // everything was read; an event will say when there is more
-  bool more_behind = false;   // read to the end, whatever a short read seems to say
-  bool gives_pieces = false;  // a short read says nothing: the peer's pieces are kept apart
-
-  void forget() noexcept { watched = dry = more_behind = gives_pieces = false; }
-};
-
-/// The records by descriptor. They stay where they are.
-class RecordTable {
- public:
-  [[nodiscard]] Record* find(int fd) const noexcept {
-    const std::size_t chunk = static_cast<std::size_t>(fd) / kChunk;
-    if (chunk >= chunks_.size() || chunks_[chunk] == nullptr) return nullptr;
-    return &(*chunks_[chunk])[static_cast<std::size_t>(fd) % kChunk];
-  }
-
-  /// nullptr where there is no memory.
-  [[nodiscard]] Record* find_or_make(int fd) noexcept {
-    if (Record* record = find(fd)) return record;
-    const std::size_t chunk = static_cast<std::size_t>(fd) / kChunk;
-    try {
-      if (chunk >= chunks_.size()) chunks_.resize(chunk + 1);
-      chunks_[chunk] = std::make_unique<Chunk>();
-    } catch (...) {
-      return nullptr;
-    }
-    return find(fd);
-  }
-
-  template <class Function>
-  void for_each(Function function) {
-    for (const auto& chunk : chunks_) {
-      if (chunk == nullptr) continue;
-      for (Record& record : *chunk) function(record);
-    }
-  }
-
- private:
-  static constexpr std::size_t kChunk = 256;
-  using Chunk = std::array<Record, kChunk>;
-
-  std::vector<std::unique_ptr<Chunk>> chunks_;
-};
-
 /// Completions out of readiness: every operation is tried first, and waits for an event only if it
 /// would block. Reading a file blocks the loop for as long as the disk does: epoll has no answer.
 ///
 /// An operation is in one place at a time: `runnable_` (to be tried), a record's `parked` (waits
 /// for an event), `starved_` (there is data, and no buffer), `ended_` (cancelled, to be told so).
-class EpollEngine final : public IoEngine {
+class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
  public:
-  EpollEngine(int epoll_fd, int wake_fd, std::unique_ptr<StackPool, Retire> pool)
-      : epoll_fd_(epoll_fd), wake_fd_(wake_fd), pool_(std::move(pool)) {}
-
-  ~EpollEngine() override {
-    ::close(epoll_fd_);
-    ::close(wake_fd_);
+  explicit EpollEngine(const LoopOptions& options)
+      : EngineBase(new FreeListPool(options.buffer_size, options.buffer_count)),
+        epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)),
+        wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    event.data.u64 = kWakeTag;
+    if (wake_fd_ < 0 || ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wake_fd_, &event) < 0) {
+      const int error = errno;
+      close();
+      refuse_engine(error, "weir: epoll cannot be set up");
+    }
   }
 
-  [[nodiscard]] std::string_view name() const noexcept override { return "epoll"; }
-  [[nodiscard]] TimePoint now() noexcept override { return kernel_now(); }
-  [[nodiscard]] std::uint64_t random() noexcept override { return random_.next(); }
-  [[nodiscard]] Sockets& sockets() noexcept override { return kernel_sockets(); }
-  [[nodiscard]] bool idle() const noexcept override { return in_flight_ == 0; }
+  ~EpollEngine() override { close(); }
 
-  void attach() override {}  // any thread will do
+  [[nodiscard]] std::string_view name() const noexcept override { return "epoll"; }
+
+  void attach() override { check_process(); }  // any thread will do
 
   void abandon() noexcept override {
     abandoned_ = true;
     List<Operation> rest;
     rest.splice_back(runnable_);
     rest.splice_back(starved_);
+    rest.splice_back(refused_);
     records_.for_each([&rest](Record& record) { rest.splice_back(record.parked); });
     while (Operation* operation = rest.pop_front()) end(*operation);
-  }
-
-  void submit(Operation& operation) noexcept override {
-    WEIR_ASSERT(!operation.in_flight());
-    operation.cancel_wanted = false;
-    operation.generation = kUncounted;
-    ++in_flight_;
-    ++submissions_;
-    if (abandoned_) {
-      end(operation);
-      return;
-    }
-    if (operation.fd >= 0) {
-      if (Record* record = records_.find_or_make(operation.fd)) count(operation, *record);
-    }
-    run_later(operation);
-  }
-
-  void cancel(Operation& operation) noexcept override {
-    if (!operation.in_flight() || operation.cancel_wanted) return;
-    operation.cancel_wanted = true;
-    if (operation.state == Operation::State::ended) return;
-    ++cancels_;
-    end(operation);  // out of whichever list it is in
-  }
-
-  void wait(TimePoint deadline) override {
-    if (!abandoned_) {
-      const std::uint64_t before = completions_;
-      feed_starved();
-      run();
-      const bool busy = completions_ != before || !runnable_.empty() || !ended_.empty() ||
-                        (!starved_.empty() && pool_->has_free());
-      const int count = look(busy ? TimePoint::min() : deadline);
-      for (int i = 0; i < count; ++i) take_in(events_[static_cast<std::size_t>(i)]);
-      run();
-    }
-    deliver_ended();
   }
 
   void wake() noexcept override {
@@ -217,37 +92,58 @@ class EpollEngine final : public IoEngine {
     [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
   }
 
-  void add_metrics(Metrics& metrics) const noexcept override {
-    metrics.waits += waits_;
-    metrics.submitted += submissions_;
-    metrics.completed += completions_;
-    metrics.cancelled += cancels_;
-    metrics.wakes += wakes_;
-    metrics.starved += starvations_;
-    metrics.buffers += pool_->made();
-    metrics.buffers_leased += pool_->leased();
-  }
-
+ private:
+  friend EngineBase;
   static constexpr std::uint64_t kWakeTag = ~std::uint64_t{0};
 
- private:
-  // `Operation::generation`: whether its record counts it among its users.
-  static constexpr std::uint16_t kUncounted = 0;
-  static constexpr std::uint16_t kCounted = 1;
+  void close() const noexcept {
+    if (epoll_fd_ >= 0) ::close(epoll_fd_);
+    if (wake_fd_ >= 0) ::close(wake_fd_);
+  }
 
-  static void count(Operation& operation, Record& record) noexcept {
-    ++record.users;
-    operation.generation = kCounted;
+  /// In flight means counted among its record's users; what can have no record is not started.
+  void start(Operation& operation) noexcept {
+    ++counters_.submitted;
+    Record* record = operation.fd < 0 ? nullptr : records_.find_or_make(operation.fd);
+    if (record == nullptr) {
+      operation.state = Operation::State::ended;
+      refused_.push_back(operation);
+      return;
+    }
+    ++record->users;
+    run_later(operation);
+  }
+
+  void stop(Operation& operation) noexcept {
+    ++counters_.cancelled;
+    end(operation);  // out of whichever list it is in
+    if (operation.kind == OperationKind::poll) let_go_of(operation.fd);
+  }
+
+  void exchange(TimePoint deadline) {
+    const std::uint64_t before = counters_.completed;
+    refuse();
+    feed_starved();
+    run();
+    const bool busy =
+        counters_.completed != before || !runnable_.empty() || !ended_.empty() || !refused_.empty();
+    const int count = look(busy ? TimePoint::min() : deadline);
+    for (int i = 0; i < count; ++i) take_in(events_[static_cast<std::size_t>(i)]);
+    run();
+  }
+
+  void refuse() noexcept {
+    List<Operation> refused;
+    refused.splice_back(refused_);
+    while (Operation* operation = refused.pop_front()) {
+      ++counters_.completed;
+      EngineBase::finish(*operation, operation->fd < 0 ? -EBADF : -ENOMEM);
+    }
   }
 
   void run_later(Operation& operation) noexcept {
     operation.state = Operation::State::waiting;
     runnable_.push_back(operation);
-  }
-
-  void end(Operation& operation) noexcept {
-    operation.state = Operation::State::ended;
-    ended_.push_back(operation);
   }
 
   /// Tries what can be tried. What comes up meanwhile is left for the next time, so that this ends.
@@ -258,36 +154,29 @@ class EpollEngine final : public IoEngine {
   }
 
   void attempt(Operation& operation, int receives) noexcept {
-    if (operation.fd < 0) {
-      finish(operation, nullptr, -EBADF);
-      return;
-    }
-    Record* record = records_.find_or_make(operation.fd);
-    if (record == nullptr) {
-      finish(operation, nullptr, -ENOMEM);
-      return;
-    }
-    if (operation.generation == kUncounted) count(operation, *record);
+    Record& record = *records_.find(operation.fd);
     switch (operation.kind) {
       case OperationKind::accept:
-        accept(operation, *record);
+        accept(operation, record);
         break;
       case OperationKind::receive:
-        receive(operation, *record, receives);
+        receive(operation, record, receives);
         break;
       case OperationKind::receive_into:
-        receive_into(operation, *record);
+        receive_into(operation, record);
         break;
       case OperationKind::send:
-        send(operation, *record);
+        send(operation, record);
+        break;
+      case OperationKind::send_now:
+        finish(operation, send_slices(operation));
         break;
       case OperationKind::poll:
-        poll(operation, *record);
+        poll(operation, record);
         break;
       case OperationKind::read_file:
-        finish(operation, record,
-               checked(::pread(operation.fd, operation.data, operation.size,
-                               static_cast<off_t>(operation.offset))));
+        finish(operation, checked(::pread(operation.fd, operation.file->data, operation.file->size,
+                                          static_cast<off_t>(operation.file->offset))));
         break;
     }
   }
@@ -303,10 +192,10 @@ class EpollEngine final : public IoEngine {
         return;
       }
       if (fd < 0) {
-        finish(operation, &record, fd);
+        finish(operation, fd);
         return;
       }
-      deliver(operation, {fd, true, nullptr});
+      give(operation, fd, nullptr);
       if (operation.state == Operation::State::ended) return;  // cancelled by its own handler
     }
     run_later(operation);
@@ -324,21 +213,22 @@ class EpollEngine final : public IoEngine {
         receive_without_buffer(operation, record);
         return;
       }
+      const std::uint32_t buffer = pool_->take();
       const int size =
-          checked(::recv(operation.fd, pool_->next(), pool_->buffer_size(), MSG_DONTWAIT));
+          checked(::recv(operation.fd, pool_->data_of(buffer), pool_->buffer_size(), MSG_DONTWAIT));
       if (size <= 0) {
-        pool_->leave();
+        pool_->give_back(buffer);
         if (size == -EAGAIN) {
           record.dry = true;
           park(operation, record);
         } else {
-          finish(operation, &record, size);
+          finish(operation, size);
         }
         return;
       }
       const bool all = took_all(record, size, pool_->buffer_size());
       record.dry = all && record.watched;
-      deliver(operation, {size, true, &pool_->take(static_cast<std::size_t>(size))});
+      give(operation, size, &pool_->lend_or_copy(buffer, static_cast<std::size_t>(size)));
       if (operation.state == Operation::State::ended) return;  // cancelled by its own handler
       if (all) {
         park(operation, record);
@@ -356,22 +246,17 @@ class EpollEngine final : public IoEngine {
       record.dry = true;
       park(operation, record);
     } else if (size <= 0) {
-      finish(operation, &record, size);
+      finish(operation, size);
     } else {
-      ++starvations_;
+      ++counters_.starved;
       operation.state = Operation::State::starved;
       starved_.push_back(operation);
     }
   }
 
+  /// In the order in which they starved, one buffer each; those left over keep their place.
   void feed_starved() noexcept {
-    if (starved_.empty()) return;
-    List<Operation> hungry;
-    hungry.splice_back(starved_);
-    // In the order in which they starved, one buffer each; those left over keep their place.
-    while (!hungry.empty() && pool_->has_free()) attempt(*hungry.pop_front(), 1);
-    hungry.splice_back(starved_);
-    starved_.splice_back(hungry);
+    while (!starved_.empty() && pool_->has_free()) attempt(*starved_.pop_front(), 1);
   }
 
   void receive_into(Operation& operation, Record& record) noexcept {
@@ -379,14 +264,15 @@ class EpollEngine final : public IoEngine {
       park(operation, record);
       return;
     }
-    const int size = checked(::recv(operation.fd, operation.data, operation.size, MSG_DONTWAIT));
+    const int size =
+        checked(::recv(operation.fd, operation.into.data, operation.into.size, MSG_DONTWAIT));
     if (size == -EAGAIN) {
       record.dry = true;
       park(operation, record);
       return;
     }
-    record.dry = record.watched && size > 0 && took_all(record, size, operation.size);
-    finish(operation, &record, size);
+    record.dry = record.watched && size > 0 && took_all(record, size, operation.into.size);
+    finish(operation, size);
   }
 
   /// A read that did not fill its buffer took everything, and what comes later makes an event of
@@ -395,22 +281,24 @@ class EpollEngine final : public IoEngine {
     return static_cast<std::size_t>(size) < room && !record.more_behind && !record.gives_pieces;
   }
 
-  void send(Operation& operation, Record& record) noexcept {
+  static int send_slices(const Operation& operation) noexcept {
     constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
-    int sent = 0;
-    if (operation.size == 1) {
-      const Slice& slice = *operation.slices;
-      sent = checked(::send(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
-    } else {
-      msghdr message{};
-      message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.slices));
-      message.msg_iovlen = operation.size;
-      sent = checked(::sendmsg(operation.fd, &message, kFlags));
+    if (operation.gather.count == 1) {
+      const Slice& slice = *operation.gather.slices;
+      return checked(::send(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
     }
+    msghdr message{};
+    message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.gather.slices));
+    message.msg_iovlen = operation.gather.count;
+    return checked(::sendmsg(operation.fd, &message, kFlags));
+  }
+
+  void send(Operation& operation, Record& record) noexcept {
+    const int sent = send_slices(operation);
     if (sent == -EAGAIN) {
       park(operation, record);
     } else {
-      finish(operation, &record, sent);  // short if the socket is full: the rest is sent later
+      finish(operation, sent);  // short if the socket is full: the rest is sent later
     }
   }
 
@@ -419,27 +307,22 @@ class EpollEngine final : public IoEngine {
       park(operation, record);  // epoll reports at once what holds already
       return;
     }
-    pollfd asked{operation.fd, static_cast<short>(operation.events), 0};
-    const int ready = checked(::poll(&asked, 1, 0));
-    if (ready < 0) {
-      finish(operation, &record, ready);
-    } else if (ready > 0) {
-      finish(operation, &record, static_cast<std::uint16_t>(asked.revents));
-    } else {
-      park(operation, record);
-    }
+    const int ready =
+        kernel_sockets().look_at(operation.fd, static_cast<std::uint16_t>(operation.events));
+    ready == 0 ? park(operation, record) : finish(operation, ready);
   }
 
   /// The operation waits for an event.
   void park(Operation& operation, Record& record) noexcept {
     if (!record.watched) {
-      const int result = watch(operation, record);
-      if (result == -EPERM && operation.kind == OperationKind::poll) {
-        finish(operation, &record, static_cast<int>(operation.events & (POLLIN | POLLOUT)));
-        return;  // a file: always ready
+      int result = watch(operation, record);
+      if (result == -EPERM &&
+          operation.kind == OperationKind::poll) {  // a file: for ever, or never
+        const auto always = static_cast<int>(operation.events & (POLLIN | POLLOUT));
+        if (always != 0) result = always;
       }
-      if (result < 0) {
-        finish(operation, &record, result);
+      if (result != 0) {
+        finish(operation, result);
         return;
       }
     }
@@ -473,13 +356,13 @@ class EpollEngine final : public IoEngine {
 
   /// Waits for events; gives how many.
   int look(TimePoint deadline) {
-    ++waits_;
+    ++counters_.waits;
     int count = 0;
     if (deadline == TimePoint::min() || deadline == TimePoint::max()) {
       const int timeout = deadline == TimePoint::max() ? -1 : 0;
       count = checked(::epoll_wait(epoll_fd_, events_.data(), kEventsPerWait, timeout));
     } else {
-      count = look_for(std::max<std::int64_t>(0, (deadline - kernel_now()).count()));
+      count = look_for(std::max<std::int64_t>(0, (deadline - detail::kernel_now()).count()));
     }
     if (count < 0 && count != -EINTR) {
       throw std::system_error(-count, std::generic_category(), "weir: epoll_wait");
@@ -505,7 +388,7 @@ class EpollEngine final : public IoEngine {
 
   void take_in(const epoll_event& event) noexcept {
     if (event.data.u64 == kWakeTag) {
-      ++wakes_;
+      ++counters_.wakes;
       return;
     }
     const auto fd = static_cast<int>(event.data.u64);
@@ -520,7 +403,7 @@ class EpollEngine final : public IoEngine {
     for (Operation* operation = record->parked.front(); operation != nullptr;) {
       Operation* next = record->parked.after(*operation);
       if ((event.events & awaited(*operation)) != 0) {
-        operation->unlink();
+        operation->link.unlink();
         run_later(*operation);
       }
       operation = next;
@@ -536,41 +419,51 @@ class EpollEngine final : public IoEngine {
       case OperationKind::send:
         return kWritable;
       case OperationKind::poll:
-        return operation.events | kBroken;
+        // Of what is not watched (POLLRDBAND …) events come with others': each is looked at.
+        return (operation.events & ~kWatched) != 0 ? ~0U : operation.events | kBroken;
+      case OperationKind::send_now:
       case OperationKind::read_file:
         break;
     }
     return 0;
   }
 
-  void deliver(Operation& operation, const Completion& completion) noexcept {
-    ++completions_;
-    operation.on_complete(operation, completion);
+  void give(Operation& operation, int result, Buffer* buffer) noexcept {
+    ++counters_.completed;
+    deliver(operation, result, buffer);
   }
 
-  /// The last completion: the operation is its owner's again, and may be gone after it.
-  void finish(Operation& operation, Record* record, int result) noexcept {
-    --in_flight_;
-    operation.state = Operation::State::idle;
-    if (operation.generation == kCounted) --record->users;
+  [[gnu::always_inline]] void finish(Operation& operation, int result) noexcept {
+    ++counters_.completed;
+    if (abandoned_ || operation.kind == OperationKind::poll) [[unlikely]] {
+      finish_aside(operation, result);
+      return;
+    }
+    Record& record = *records_.find(operation.fd);
+    --record.users;
     // Left without an operation, the descriptor may be closed by the handler, which may get the
     // same number for a new one (a connect's next attempt) and submit again. A receive alone that
     // gave something is followed by the next on the same socket, or by none.
     const bool receives =
         operation.kind == OperationKind::receive || operation.kind == OperationKind::receive_into;
     const bool goes_on = receives && (result > 0 || result == -ECANCELED);
-    if (record != nullptr && record->users == 0 && !goes_on) record->forget();
-    deliver(operation, {result, false, nullptr});
-    if (record != nullptr && record->users == 0) record->forget();
+    if (record.users == 0 && !goes_on) record.forget();
+    EngineBase::finish(operation, result);
+    if (record.users == 0) record.forget();
   }
 
-  void deliver_ended() noexcept {
-    List<Operation> ended;
-    ended.splice_back(ended_);
-    while (Operation* operation = ended.pop_front()) {
-      const bool counted = operation->generation == kCounted;
-      finish(*operation, counted ? records_.find(operation->fd) : nullptr, -ECANCELED);
-    }
+  /// A poll, or any when the records are history.
+  [[gnu::noinline, gnu::cold]] void finish_aside(Operation& operation, int result) noexcept {
+    if (!abandoned_ && !operation.cancel_wanted) let_go_of(operation.fd);
+    EngineBase::finish(operation, result);
+  }
+
+  /// Of a poll: whoever had it may close the descriptor, whose file may live on elsewhere.
+  void let_go_of(int fd) noexcept {
+    Record& record = *records_.find(fd);
+    if (--record.users > 0) return;
+    if (record.watched) (void)control(EPOLL_CTL_DEL, fd);
+    record.forget();
   }
 
   /// What a system call gave, with -errno for an error.
@@ -589,55 +482,19 @@ class EpollEngine final : public IoEngine {
 
   int epoll_fd_;
   int wake_fd_;
-  bool abandoned_ = false;
   bool has_pwait2_ = true;
-  std::unique_ptr<StackPool, Retire> pool_;
-  RecordTable records_;
+  detail::PolledDescriptors records_;
   std::array<epoll_event, kEventsPerWait> events_;
 
   List<Operation> runnable_;
   List<Operation> starved_;
-  List<Operation> ended_;
-
-  RandomSource random_;
-  std::size_t in_flight_ = 0;
-  std::uint64_t waits_ = 0;
-  std::uint64_t submissions_ = 0;
-  std::uint64_t completions_ = 0;
-  std::uint64_t cancels_ = 0;
-  std::uint64_t wakes_ = 0;
-  std::uint64_t starvations_ = 0;
+  List<Operation> refused_;
 };
 
 }  // namespace
 
 std::unique_ptr<IoEngine> make_epoll_engine(const LoopOptions& options) {
-  struct Descriptor {
-    int fd;
-    ~Descriptor() {
-      if (fd >= 0) ::close(fd);
-    }
-  };
-  const auto refuse_if = [](bool failed) {
-    if (!failed) return;
-    throw std::system_error(errno, std::generic_category(),
-                            errno == EMFILE || errno == ENFILE
-                                ? "weir: no descriptor is left for an event loop; raise "
-                                  "RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)"
-                                : "weir: epoll cannot be set up");
-  };
-  Descriptor epoll{::epoll_create1(EPOLL_CLOEXEC)};
-  refuse_if(epoll.fd < 0);
-  Descriptor wake{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  refuse_if(wake.fd < 0);
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLET;
-  event.data.u64 = EpollEngine::kWakeTag;
-  refuse_if(::epoll_ctl(epoll.fd, EPOLL_CTL_ADD, wake.fd, &event) < 0);
-  std::unique_ptr<StackPool, Retire> pool(new StackPool(options.buffer_size, options.buffer_count));
-  auto engine = std::make_unique<EpollEngine>(epoll.fd, wake.fd, std::move(pool));
-  epoll.fd = wake.fd = -1;
-  return engine;
+  return std::make_unique<EpollEngine>(options);
 }
 
-}  // namespace weir
+}  // namespace weir::detail

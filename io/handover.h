@@ -1,24 +1,38 @@
 #pragma once
 
-#include <span>
+#include <weir/core/machine.h>
+#include <weir/coro/task.h>
+
 #include <string>
 #include <vector>
 
-namespace weir {
+namespace weir::detail {
 
 /// The listening descriptors that this process was given (sd_listen_fds(3): LISTEN_PID, LISTEN_FDS,
-/// from descriptor 3 on). They are non-blocking and close-on-exec from then on. Each call gives
-/// them; who takes one over owns it.
+/// from descriptor 3 on), without those that were taken. They are non-blocking and close-on-exec
+/// from then on. From any thread.
 std::vector<int> inherited_descriptors();
+
+/// Whoever gets true for one of these owns it, for ever: when it has closed it, its number may be
+/// anybody's. From any thread.
+[[nodiscard]] bool take_inherited_descriptor(int fd);
 
 /// Whether the sockets are handed on by a predecessor to whom the files of Unix paths belonged, and
 /// who leaves those to us; of systemd's they are systemd's.
 bool inherited_files() noexcept;
 
-/// Starts a program that inherits the descriptors by the same protocol, with this process's
-/// environment; `command` is its path and arguments. Gives its process id; the caller waits for
-/// it. Throws `std::system_error` if it cannot be started. `with_files`: see `inherited_files`.
-int start_with_descriptors(const std::vector<std::string>& command,
-                           std::span<const int> descriptors, bool with_files);
+/// Tells the predecessor, once, that this process serves: a byte to the descriptor of
+/// WEIR_READY_FD. False if that has given it up by now, and serves on; true also without one.
+bool report_ready() noexcept;
 
-}  // namespace weir
+}  // namespace weir::detail
+
+namespace weir::detail {
+
+/// Starts a program that inherits the descriptors by these protocols, with this process's
+/// environment, no signal blocked. True once it has reported that it serves. False, and logged, if
+/// it cannot be started, ended before or was not ready in time; it is killed then, and has not been
+/// allowed to serve. Dropped: the same.
+Task<bool> start_successor(SuccessorCommand command);
+
+}  // namespace weir::detail

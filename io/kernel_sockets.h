@@ -1,10 +1,8 @@
 #pragma once
 
-#include <weir/core/engine.h>
+#include <weir/core/sockets.h>
 
-#include <cstdint>
-
-namespace weir {
+namespace weir::detail {
 
 /// The socket calls of a real kernel; shared by the engines that run on one.
 class KernelSockets final : public Sockets {
@@ -21,29 +19,34 @@ class KernelSockets final : public Sockets {
   int shutdown_send(int fd) override;
   void stop_listening(int fd) noexcept override;
   int unread_bytes(int fd) override;
+  int unacknowledged_bytes(int fd) override;
   void close(int fd) noexcept override;
-  int open_spare() override;
-  int open_signals(std::span<const int> signals) override;
-  int take_signal(int fd) override;
-  void close_signals(int fd) noexcept override;
-  void raise_signal(int number) noexcept override;
+  int look_at(int fd, std::uint16_t events) override;
+  // The spare descriptor is in kernel_spare.cpp, any thread's.
+  void hold_spare() noexcept override;
+  void release_spare() noexcept override;
+  int accept_or_shed(int listener) override;
+  int keep_accepted(int fd) noexcept override;
 };
 
 /// For whatever has no loop, or outlives it. Never destroyed.
 KernelSockets& kernel_sockets() noexcept;
 
-/// CLOCK_MONOTONIC.
-TimePoint kernel_now() noexcept;
+/// Moves a descriptor of ours that has a number of the standard streams, which a program may be
+/// started without: what is written to stderr must not go to a client. Gives the descriptor, or
+/// -errno; what is negative stays as it is.
+int above_standard(int fd) noexcept;
 
-/// A generator of its own for each engine (SplitMix64), seeded by getrandom(2).
-class RandomSource {
+/// While it lives, what is opened gets other numbers than the standard streams'.
+class StandardStreamsTaken {
  public:
-  RandomSource() noexcept;
-  explicit RandomSource(std::uint64_t seed) noexcept : state_(seed) {}
-  std::uint64_t next() noexcept;
+  StandardStreamsTaken() noexcept;
+  StandardStreamsTaken(const StandardStreamsTaken&) = delete;
+  StandardStreamsTaken& operator=(const StandardStreamsTaken&) = delete;
+  ~StandardStreamsTaken();
 
  private:
-  std::uint64_t state_;
+  bool taken_[3] = {};
 };
 
-}  // namespace weir
+}  // namespace weir::detail

@@ -1,7 +1,8 @@
 #include <weir/core/engine.h>
-#include <weir/core/log.h>
+#include <weir/core/logging.h>
 #include <weir/core/options.h>
 #include <weir/io/engines.h>
+#include <weir/io/kernel_sockets.h>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 #include <system_error>
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 namespace {
 
 void check_range(const char* option, std::size_t value, std::size_t least, std::size_t most) {
@@ -129,6 +130,14 @@ std::string explain_prohibition() {
 
 }  // namespace
 
+void refuse_engine(int error, const char* what) {
+  const bool no_descriptor = error == EMFILE || error == ENFILE;
+  throw std::system_error(error, std::generic_category(),
+                          no_descriptor ? "weir: no descriptor is left for an event loop; raise "
+                                          "RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)"
+                                        : what);
+}
+
 std::string explain_uring_refusal(int error) {
   switch (error) {
     case ENOSYS:
@@ -158,6 +167,7 @@ std::string explain_uring_refusal(int error) {
 
 std::unique_ptr<IoEngine> make_engine(const LoopOptions& options) {
   check(options);
+  const StandardStreamsTaken taken;
   const Wish wish = wished(options);
   if (wish.engine == Engine::epoll) return make_epoll_engine(options);
   EngineOrReason uring = verdict().try_uring(options);
@@ -169,7 +179,7 @@ std::unique_ptr<IoEngine> make_engine(const LoopOptions& options) {
   }
   std::unique_ptr<IoEngine> epoll = make_epoll_engine(options);
   if (verdict().is_news()) {
-    log::write(log::Level::info, "using epoll, since " + uring.reason);
+    logging::write(logging::Level::info, "using epoll, since " + uring.reason);
   }
   return epoll;
 }
@@ -189,4 +199,4 @@ EngineChoice choose_engine(const LoopOptions& options) {
   return {"epoll", uring.reason};
 }
 
-}  // namespace weir
+}  // namespace weir::detail

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <new>
 
-namespace weir {
+namespace weir::detail {
 namespace {
 
 // Buffers of a power of two would all begin in the same few sets of the caches: one line apart
@@ -66,7 +66,14 @@ std::size_t ReceivePool::grow(std::size_t count) noexcept {
 
 void ReceivePool::retire() noexcept {
   retired_ = true;
-  if (leased_ == 0) delete this;
+  go_with_last_lease();
 }
 
-}  // namespace weir
+bool FreeListPool::make_more() noexcept {
+  const auto first = static_cast<std::uint32_t>(made());
+  const std::size_t added = grow(std::max(kFirst, made()));
+  for (auto id = static_cast<std::uint32_t>(first + added); id > first;) free_.push_back(--id);
+  return added > 0;
+}
+
+}  // namespace weir::detail

@@ -8,13 +8,16 @@
 #include <cstdint>
 #include <vector>
 
-namespace weir {
+namespace weir::detail {
 
 /// Receive buffers of one loop: address space for all that the options allow is reserved at once,
 /// memory is used only by the buffers made so far. Free buffers are the engine's to hand out;
 /// those with a reference are out on lease. Outlives its engine for as long as leases do.
 class ReceivePool : public BufferOwner {
  public:
+  /// Made at once, to begin with.
+  static constexpr std::size_t kFirst = 64;
+
   /// Throws `std::bad_alloc` where the address space cannot be had.
   ReceivePool(std::size_t buffer_size, std::size_t most);
   ReceivePool(const ReceivePool&) = delete;
@@ -25,6 +28,7 @@ class ReceivePool : public BufferOwner {
     WEIR_ASSERT(header(id)->unused());
     ++leased_;
     unpoison(data_of(id), buffer_size_);
+    header(id)->belong_here();
     return *header(id);
   }
 
@@ -56,8 +60,8 @@ class ReceivePool : public BufferOwner {
   /// object may be gone.
   [[nodiscard]] bool returned(const Buffer& buffer) noexcept {
     --leased_;
-    if (retired_) {
-      if (leased_ == 0) delete this;
+    if (retired_) [[unlikely]] {
+      go_with_last_lease();
       return false;
     }
     poison(buffer.data(), buffer_size_);
@@ -65,6 +69,9 @@ class ReceivePool : public BufferOwner {
   }
 
  private:
+  [[gnu::noinline]] void go_with_last_lease() noexcept {
+    if (leased_ == 0) delete this;
+  }
   Buffer& copy_out(std::uint32_t id, std::size_t used) noexcept;
   [[nodiscard]] Buffer* header(std::uint32_t id) const noexcept { return headers_ + id; }
 
@@ -79,4 +86,43 @@ class ReceivePool : public BufferOwner {
   Buffer* headers_;
 };
 
-}  // namespace weir
+/// Free buffers as a stack: the one that came back last is still in the cache.
+class FreeListPool : public ReceivePool {
+ public:
+  FreeListPool(std::size_t buffer_size, std::size_t most) : ReceivePool(buffer_size, most) {
+    free_.reserve(most);
+  }
+
+  /// Whether there is a free buffer; makes more if there is none, as many again as there are.
+  [[nodiscard]] bool has_free() noexcept { return !free_.empty() || make_more(); }
+
+  /// The kernel's from now on, until it is lent or given back.
+  [[nodiscard]] std::uint32_t take() noexcept {
+    const std::uint32_t id = free_.back();
+    free_.pop_back();
+    unpoison(data_of(id), buffer_size());
+    return id;
+  }
+  void give_back(std::uint32_t id) noexcept {
+    poison(data_of(id), buffer_size());
+    free_.push_back(id);  // there is room for all
+  }
+
+  void release(Buffer& buffer) noexcept override { put_back(buffer); }
+
+ protected:
+  /// False if this object may be gone.
+  bool put_back(const Buffer& buffer) noexcept {
+    const bool wanted = returned(buffer);
+    if (wanted) free_.push_back(buffer.id());
+    return wanted;
+  }
+  ~FreeListPool() override = default;
+
+ private:
+  bool make_more() noexcept;
+
+  std::vector<std::uint32_t> free_;
+};
+
+}  // namespace weir::detail

@@ -22,7 +22,7 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-namespace weir {
+namespace weir::detail {
 
 /// Asserts that the kernel may touch this memory: it has not been freed.
 inline void check_lent([[maybe_unused]] const void* data,
@@ -45,4 +45,4 @@ inline void unpoison([[maybe_unused]] const void* data,
 #endif
 }
 
-}  // namespace weir
+}  // namespace weir::detail

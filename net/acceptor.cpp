@@ -1,13 +1,17 @@
-#include <weir/core/log.h>
 #include <weir/core/small_queue.h>
 #include <weir/net/acceptor.h>
+#include <weir/net/log_words.h>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstring>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -17,8 +21,10 @@ namespace {
 
 /// Clients shed before the loop gets its turn again.
 constexpr int kShedBatch = 64;
-/// Between two looks for a descriptor when there is not even a spare one; jittered by half.
-constexpr auto kRetry = std::chrono::milliseconds(50);
+/// Between two looks for a descriptor when there is not even a spare one: doubled each time from
+/// the one to the other, jittered by half.
+constexpr auto kFirstRetry = std::chrono::milliseconds(1);
+constexpr auto kLongestRetry = std::chrono::milliseconds(64);
 
 bool out_of_resources(int error) noexcept {
   return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
@@ -54,34 +60,59 @@ struct SocketFile {
   ino_t number = 0;
 };
 
-/// Removes a socket file that nobody listens on: a leftover of a process that crashed.
-void remove_stale(Sockets& sockets, const SocketAddress& address) {
+/// Removes a socket file of ours that nobody listens on: a leftover of a process that crashed. Not
+/// a link, which would be somebody's wish that we remove what it leads to.
+void remove_stale(detail::Sockets& sockets, const SocketAddress& address) {
   const std::string path(address.unix_path());
   struct stat info{};
-  if (path.empty() || ::stat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
+  if (path.empty() || ::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
+  if (info.st_uid != ::geteuid()) return;
+  const SocketFile stale(path);
   const Socket probe(sockets, sockets.open(address.family()));
-  if (probe && sockets.connect(probe.fd(), address.raw()) == -ECONNREFUSED) ::unlink(path.c_str());
+  if (!probe || sockets.connect(probe.fd(), address.raw()) != -ECONNREFUSED) return;
+  if (SocketFile(path) == stale) ::unlink(path.c_str());
+}
+
+/// Between bind and listen, when nobody can connect yet. By the file itself, which in a directory
+/// of many may not be what the path leads to by now.
+void set_mode(const SocketAddress& address, unsigned mode) {
+  const std::string path(address.unix_path());
+  if (path.empty()) return;
+  const int file = ::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  struct stat info{};
+  const bool ours = file >= 0 && ::fstat(file, &info) == 0 && S_ISSOCK(info.st_mode) &&
+                    info.st_uid == ::geteuid();
+  const std::string by_descriptor = "/proc/self/fd/" + std::to_string(file);
+  const bool set =
+      ours && ((info.st_mode & 07777) == mode || ::chmod(by_descriptor.c_str(), mode) == 0);
+  const int error = errno;
+  if (file >= 0) ::close(file);
+  if (!set) refuse(ours || file < 0 ? error : EPERM, "cannot set the permissions of", address);
 }
 
 }  // namespace
 
 /// The pinned part: it stays until the kernel has let go of the listener.
 ///
-/// Armed (a multishot accept), or full (too many wait for an `accept`: not armed), or starved: the
-/// process is out of descriptors, and the listener is polled instead. A poll needs no descriptor,
-/// completes only when there is a client to shed, and so costs nothing while there is none.
-class Acceptor::State final : public LoopResource, public std::enable_shared_from_this<State> {
+/// Stopped, and the kernel's accept called off: what that still gives and what stands in the
+/// backlog is accepted, then the listener closed (`ended_`).
+///
+/// Before: armed (a multishot accept), or full (too many wait for an `accept`: not armed), or
+/// starved: the process is out of descriptors, and the listener is polled instead. A poll needs no
+/// descriptor, completes only when there is a client to shed, and so costs nothing while there is
+/// none.
+class Acceptor::State final : public detail::LoopResource,
+                              public std::enable_shared_from_this<State> {
  public:
   State(EventLoop& loop, Socket listener, const AcceptorOptions& options)
       : loop_(loop),
         listener_(std::move(listener)),
-        address_(listener_.local_address()),
+        address_(listener_.bound_address()),
         file_(std::string(address_.unix_path())),
         options_(options),
-        spare_(loop.sockets(), loop.sockets().open_spare()),
-        operation_(OperationKind::accept, this,
-                   [](Operation& op, Completion done) noexcept {
-                     static_cast<State*>(op.owner)->on_complete(done);
+        operation_(detail::OperationKind::accept,
+                   [](detail::Operation& op, detail::Completion done) noexcept {
+                     detail::whole_of(op, &State::operation_)->on_complete(done);
                    }),
         retry_(*this) {
     operation_.fd = listener_.fd();
@@ -89,26 +120,38 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
 
   void start() {
     loop_.keep(*this);
+    loop_.sockets().hold_spare();
     arm();
   }
 
   void close() noexcept {
     if (std::exchange(closed_, true)) return;
-    shed_total_ = nullptr;
     retry_.disarm();
     while (AcceptAwaiter* waiter = waiters_.front()) finish(*waiter, -ECANCELED);
     while (!waiting_.empty()) {
       loop_.sockets().close(waiting_.front());
       waiting_.pop_front();
     }
-    const std::string path(address_.unix_path());
-    if (!path.empty() && !shared_ && SocketFile(path) == file_) ::unlink(path.c_str());
+    if (!stopped_) remove_file();
     if (operation_.in_flight()) {
       self_ = shared_from_this();
-      if (sole_ && !shared_ && !late_) loop_.sockets().stop_listening(listener_.fd());
+      refuse_clients();
       loop_.engine().cancel(operation_);
     } else {
       release();
+    }
+  }
+
+  void stop_listening() noexcept {
+    if (closed_ || std::exchange(stopped_, true)) return;
+    retry_.disarm();
+    remove_file();
+    accept_backlog();
+    if (operation_.in_flight()) {
+      refuse_clients();
+      loop_.engine().cancel(operation_);
+    } else {
+      end();
     }
   }
 
@@ -119,37 +162,15 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
       result = closed_ ? -ECANCELED : -broken_;
       return true;
     }
+    if (waiting_.empty() && ended_) {
+      result = -ECANCELED;
+      return true;
+    }
     if (waiting_.empty() || !waiters_.empty()) return false;
     result = waiting_.front();
     waiting_.pop_front();
     if (waiting_.size() <= options_.max_waiting / 2) arm();
     return true;
-  }
-
-  void take_backlog(std::vector<Socket>& sockets) {
-    while (!closed_ && !waiting_.empty()) {
-      sockets.emplace_back(loop_.sockets(), waiting_.front());
-      waiting_.pop_front();
-    }
-    // As many as a listener can hold, and no more: new ones may go on coming.
-    for (int i = 0; !closed_ && i < options_.backlog; ++i) {
-      const int fd = loop_.sockets().accept(listener_.fd());
-      if (fd < 0 && nobody_waits(-fd)) break;
-      if (fd >= 0) sockets.push_back(Socket(loop_.sockets(), fd));
-    }
-  }
-
-  /// As `take_backlog`, and what comes in until the kernel has let go of the listener.
-  void drain(std::function<void(Socket)> each) {
-    if (closed_) {
-      each(Socket());
-      return;
-    }
-    std::vector<Socket> sockets;
-    take_backlog(sockets);
-    for (Socket& socket : sockets) each(std::move(socket));
-    late_ = std::move(each);
-    close();
   }
 
   void wait(AcceptAwaiter& waiter) noexcept { waiters_.push_back(waiter); }
@@ -158,13 +179,14 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
   /// wait already, or, `again`, in the place that it had.
   void deliver(int fd, bool again = false) noexcept {
     if (closed_) {
-      deliver_late(Socket(loop_.sockets(), fd));
+      loop_.sockets().close(fd);
     } else if (AcceptAwaiter* waiter = waiters_.front()) {
       finish(*waiter, fd);
     } else {
       try {
         again ? waiting_.push_front(fd) : waiting_.push_back(fd);
-      } catch (...) {
+      } catch (...) {  // short of memory: not as if it had been served
+        (void)loop_.sockets().set(fd, detail::Sockets::Option::reset_on_close, 1);
         loop_.sockets().close(fd);
       }
     }
@@ -174,32 +196,77 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
   friend class Acceptor;
   friend class Acceptor::AcceptAwaiter;
 
-  struct Retry : Timer {
+  struct Retry : detail::Timer {
     explicit Retry(State& owner)
-        : Timer([](Timer& timer) noexcept { static_cast<Retry&>(timer).state.on_retry(); }),
+        : detail::Timer(
+              [](detail::Timer& timer) noexcept { static_cast<Retry&>(timer).state.on_retry(); }),
           state(owner) {}
     State& state;
   };
 
+  void take_in(int fd) noexcept {
+    const int kept = loop_.sockets().keep_accepted(fd);
+    if (kept >= 0) {
+      deliver(kept);
+    } else {
+      ++shed_;
+    }
+  }
+
+  void remove_file() noexcept {
+    const std::string path(address_.unix_path());
+    if (!path.empty() && !shared() && SocketFile(path) == file_) ::unlink(path.c_str());
+  }
+
+  [[nodiscard]] bool shared() const noexcept {
+    return shared_ || (others_ != nullptr && *others_ != 0);
+  }
+
+  /// Whoever comes now is refused, though the kernel may hold the listener for a moment yet.
+  void refuse_clients() noexcept {
+    if (sole_ && !shared()) loop_.sockets().stop_listening(listener_.fd());
+  }
+
+  /// Takes what the kernel has: as many as a listener can hold (one more than its backlog), and no
+  /// more, for if others listen too new ones may go on coming.
+  void accept_backlog() noexcept {
+    for (int left = options_.backlog; left >= 0; --left) {
+      const int fd = loop_.sockets().accept(listener_.fd());
+      if (fd >= 0) {
+        take_in(fd);
+      } else if (nobody_waits(-fd)) {
+        return;
+      }
+    }
+  }
+
+  /// The kernel has let go of a listener that was stopped.
+  void end() noexcept {
+    accept_backlog();
+    close_listener();
+    ended_ = true;
+    while (AcceptAwaiter* waiter = waiters_.front()) finish(*waiter, -ECANCELED);
+  }
+
   void arm() noexcept {
-    if (closed_ || broken_ != 0 || starved_ || operation_.in_flight()) return;
-    operation_.kind = OperationKind::accept;
+    if (closed_ || stopped_ || broken_ != 0 || starved_ || operation_.in_flight()) return;
+    operation_.accept();
     loop_.engine().submit(operation_);
   }
 
   void finish(AcceptAwaiter& waiter, int result) noexcept {
-    waiter.unlink();
+    waiter.link.unlink();
     waiter.result_ = result;
     waiter.done_ = true;
     waiter.waiter_.wake();
   }
 
-  void on_complete(Completion done) noexcept {
-    if (operation_.kind == OperationKind::poll) {
-      if (!closed_) shed();
+  void on_complete(detail::Completion done) noexcept {
+    if (operation_.kind == detail::OperationKind::poll) {
+      if (!closed_ && !stopped_) shed();
     } else if (done.result >= 0) {
       starving_ = false;
-      deliver(done.result);
+      take_in(done.result);
       if (done.more && waiting_.size() >= options_.max_waiting) loop_.engine().cancel(operation_);
     } else {
       on_error(-done.result);
@@ -208,20 +275,25 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
     if (closed_) {
       const auto self = std::exchange(self_, nullptr);
       release();
+    } else if (stopped_) {
+      end();
     } else if (waiting_.size() < options_.max_waiting) {
       arm();
     }
   }
 
   void on_error(int error) noexcept {
-    if (error == ECANCELED || closed_) return;
+    if (error == ECANCELED || closed_ || stopped_) return;
     if (out_of_resources(error)) {
       if (!std::exchange(starving_, true)) {
-        log::write(log::Level::warning,
-                   "out of descriptors (" + std::generic_category().message(error) +
-                       "): " + address_.to_string() +
-                       " closes new connections at once; raise "
-                       "RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) or limit max_connections");
+        static constinit detail::LogLimit limit("times that descriptors ran out");
+        if (limit.admits(logging::Level::warning)) {
+          detail::LogLine line;
+          line << "out of descriptors (" << ::strerrordesc_np(error) << "): " << address_
+               << " closes new connections at once; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) "
+                  "or limit max_connections";
+          logging::write(logging::Level::warning, line);
+        }
       }
       starved_ = true;
       shed();
@@ -234,93 +306,70 @@ class Acceptor::State final : public LoopResource, public std::enable_shared_fro
   /// Starved, and nothing in flight: takes what clients there are, with a descriptor if there is
   /// one again, else with the spare.
   void shed() noexcept {
-    Sockets& sockets = loop_.sockets();
     for (int i = 0; i < kShedBatch; ++i) {
-      const int fd = sockets.accept(listener_.fd());
-      if (fd >= 0) {
+      const int fd = loop_.sockets().accept_or_shed(listener_.fd());
+      if (fd == 0) {
+        ++shed_;
+      } else if (fd > 0) {
         deliver(fd);
         starved_ = false;  // armed again by the caller
+        retry_delay_ = kFirstRetry;
         return;
-      }
-      if (fd == -EAGAIN) break;
-      if (fd == -ECONNABORTED || fd == -EPROTO || fd == -EINTR) continue;
-      if (fd != -EMFILE && fd != -ENFILE) {
+      } else if (fd == -EAGAIN) {
+        break;
+      } else if (fd != -ECONNABORTED && fd != -EPROTO && fd != -EINTR) {
         retry_later();
         return;
       }
-      spare_.close();
-      const int victim = sockets.accept(listener_.fd());
-      if (victim >= 0) {
-        sockets.close(victim);
-        ++shed_;
-        if (shed_total_ != nullptr) ++*shed_total_;
-      }
-      spare_ = Socket(sockets, sockets.open_spare());
-      if (!spare_) {  // another thread was faster
-        retry_later();
-        return;
-      }
-      if (victim == -EAGAIN) break;
     }
-    operation_.kind = OperationKind::poll;
-    operation_.events = POLLIN;
+    retry_delay_ = kFirstRetry;
+    operation_.poll(POLLIN);
     loop_.engine().submit(operation_);
   }
 
   void retry_later() noexcept {
-    const auto jitter = std::chrono::microseconds(loop_.engine().random() % 25'000);
-    retry_.arm(loop_, loop_.deadline_in(kRetry + jitter));
+    const auto part = loop_.machine().random() % 512;
+    retry_.arm(loop_, loop_.deadline_in(retry_delay_ + retry_delay_ * part / 1024));
+    retry_delay_ = std::min<std::chrono::microseconds>(2 * retry_delay_, kLongestRetry);
   }
 
   void on_retry() noexcept {
     if (closed_ || operation_.in_flight()) return;
-    if (!spare_) spare_ = Socket(loop_.sockets(), loop_.sockets().open_spare());
     shed();
     if (!operation_.in_flight()) arm();
   }
 
-  /// Accepted although it was closing; an empty socket ends it.
-  void deliver_late(Socket socket) noexcept {
-    if (!late_) return;
-    try {
-      late_(std::move(socket));
-    } catch (...) {  // and with it goes the client
-      loop_.report_failure(std::current_exception(), "the end of an acceptor");
-    }
+  void close_listener() noexcept {
+    if (!listener_) return;
+    listener_.close();
+    loop_.sockets().release_spare();
   }
 
   void release() noexcept {
-    for (int i = 0; late_ && i < options_.backlog; ++i) {
-      const int fd = loop_.sockets().accept(listener_.fd());
-      if (fd < 0 && nobody_waits(-fd)) break;
-      if (fd >= 0) deliver_late(Socket(loop_.sockets(), fd));
-    }
-    listener_.close();
-    spare_.close();
+    close_listener();
     unlink();
-    deliver_late({});
-    late_ = nullptr;
   }
 
   EventLoop& loop_;
   Socket listener_;
   SocketAddress address_;
   SocketFile file_;  // of a Unix path
-  std::uint64_t shed_ = 0;
-  std::atomic<std::uint64_t>* shed_total_ = nullptr;  // its server's
-  bool sole_ = false;                                 // nobody but this process has the listener
-  bool shared_ = false;                               // somebody else listens on it too
+  std::atomic<std::uint64_t> shed_{0};
+  bool sole_ = false;                               // nobody but this process has the listener
+  bool shared_ = false;                             // somebody else listens on it too
+  std::shared_ptr<const std::atomic<int>> others_;  // how many do, apart from that
   AcceptorOptions options_;
-  Socket spare_;
-  Operation operation_;
+  detail::Operation operation_;
   Retry retry_;
-  SmallQueue<int> waiting_;  // accepted, and not asked for yet
-  List<AcceptAwaiter> waiters_;
+  std::chrono::microseconds retry_delay_ = kFirstRetry;
+  detail::SmallQueue<int> waiting_;  // accepted, and not asked for yet
+  detail::List<AcceptAwaiter> waiters_;
   std::shared_ptr<State> self_;  // while closing
-  std::function<void(Socket)> late_;
-  int broken_ = 0;  // errno that ended the listener
+  int broken_ = 0;               // errno that ended the listener
   bool starved_ = false;
   bool starving_ = false;  // the episode: from the first lack to the first plain accept
+  bool stopped_ = false;
+  bool ended_ = false;
   bool closed_ = false;
 };
 
@@ -336,12 +385,16 @@ Acceptor::AcceptAwaiter::~AcceptAwaiter() {
 
 bool Acceptor::AcceptAwaiter::await_ready() {
   done_ = state_->take(result_);
-  return done_;
+  return done_ && detail::Scheduler::may_go_on();
 }
 
 void Acceptor::AcceptAwaiter::await_suspend(std::coroutine_handle<> handle) {
   waiter_.suspend(handle);
-  state_->wait(*this);
+  if (done_) {
+    waiter_.wake();  // others go first
+  } else {
+    state_->wait(*this);
+  }
 }
 
 Socket Acceptor::AcceptAwaiter::await_resume() {
@@ -353,11 +406,17 @@ Socket Acceptor::AcceptAwaiter::await_resume() {
   return Socket(state_->loop_.sockets(), result_);
 }
 
-Socket listen(Sockets& sockets, const SocketAddress& address, const AcceptorOptions& options) {
-  using Option = Sockets::Option;
+Socket detail::listen(detail::Sockets& sockets, const SocketAddress& address,
+                      const AcceptorOptions& options) {
+  using Option = detail::Sockets::Option;
   if (options.backlog <= 0) {
     throw std::invalid_argument("weir: AcceptorOptions::backlog is " +
                                 std::to_string(options.backlog) + "; it must be at least 1");
+  }
+  if (options.unix_mode > 0777) {
+    throw std::invalid_argument("weir: AcceptorOptions::unix_mode is " +
+                                std::to_string(options.unix_mode) +
+                                "; it must be 0777 at the most");
   }
   if (!address) throw std::invalid_argument("weir: Acceptor: the address is empty");
   const int fd = sockets.open(address.family());
@@ -379,6 +438,7 @@ Socket listen(Sockets& sockets, const SocketAddress& address, const AcceptorOpti
   if (const int result = sockets.bind(fd, address.raw()); result < 0) {
     refuse(-result, "cannot bind", address);
   }
+  if (!address.is_ip()) set_mode(address, options.unix_mode);
   if (const int result = sockets.listen(fd, options.backlog); result < 0) {
     refuse(-result, "cannot listen on", address);
   }
@@ -386,7 +446,7 @@ Socket listen(Sockets& sockets, const SocketAddress& address, const AcceptorOpti
 }
 
 Acceptor::Acceptor(EventLoop& loop, const SocketAddress& address, AcceptorOptions options)
-    : Acceptor(loop, listen(loop.sockets(), address, options), options) {
+    : Acceptor(loop, detail::listen(loop.sockets(), address, options), options) {
   own_listener();
 }
 
@@ -409,15 +469,6 @@ Acceptor& Acceptor::operator=(Acceptor&& other) noexcept {
 
 Acceptor::~Acceptor() { close(); }
 
-std::vector<Socket> Acceptor::take_backlog() {
-  std::vector<Socket> sockets;
-  state_->take_backlog(sockets);
-  close();
-  return sockets;
-}
-
-void Acceptor::drain(std::function<void(Socket)> each) { state_->drain(std::move(each)); }
-
 Acceptor::AcceptAwaiter Acceptor::accept() { return AcceptAwaiter(state_); }
 
 const SocketAddress& Acceptor::address() const { return state_->address_; }
@@ -426,16 +477,24 @@ void Acceptor::close() noexcept {
   if (state_ != nullptr) state_->close();
 }
 
+void Acceptor::stop_listening() noexcept {
+  if (state_ != nullptr) state_->stop_listening();
+}
+
 void Acceptor::own_listener() noexcept { state_->sole_ = true; }
 
 void Acceptor::share_listener() noexcept { state_->shared_ = true; }
 
-std::uint64_t Acceptor::shed() const noexcept { return state_->shed_; }
-
-void Acceptor::count_shed_in(std::atomic<std::uint64_t>& total) noexcept {
-  state_->shed_total_ = &total;
+void Acceptor::share_listener(std::shared_ptr<const std::atomic<int>> others) noexcept {
+  state_->others_ = std::move(others);
 }
 
-int Acceptor::fd() const noexcept { return state_->listener_.fd(); }
+std::uint64_t Acceptor::shed() const noexcept { return state_->shed_; }
+
+std::shared_ptr<const std::atomic<std::uint64_t>> Acceptor::shed_counter() const noexcept {
+  return {state_, &state_->shed_};
+}
+
+int Acceptor::fd() const noexcept { return state_->stopped_ ? -1 : state_->listener_.fd(); }
 
 }  // namespace weir

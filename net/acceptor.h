@@ -7,9 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <vector>
 
 namespace weir {
 
@@ -27,13 +25,20 @@ struct AcceptorOptions {
   /// Accepted connections that wait for an `accept`, at the most; above it the kernel's backlog
   /// holds the rest. A mark: what is under way by then still comes in.
   std::size_t max_waiting = 256;
+
+  /// Permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
+  unsigned unix_mode = 0660;
 };
+
+namespace detail {
 
 /// Opens, binds and listens. Throws `std::system_error` naming the address (in use, not ours, not
 /// permitted), `std::invalid_argument` naming a bad option. A Unix address replaces a socket file
-/// that nobody listens on any more.
+/// of this user that nobody listens on any more.
 [[nodiscard]] Socket listen(Sockets& sockets, const SocketAddress& address,
                             const AcceptorOptions& options = {});
+
+}  // namespace detail
 
 /// A listening socket on the current loop. Out of descriptors, it accepts with its spare one and
 /// closes at once, so that clients are not left hanging; it recovers by itself. Loop's thread only.
@@ -41,7 +46,7 @@ class Acceptor {
  public:
   class State;
 
-  class [[nodiscard("co_await it")]] AcceptAwaiter : private Link {
+  class [[nodiscard("co_await it")]] AcceptAwaiter {
    public:
     explicit AcceptAwaiter(std::shared_ptr<State> state) noexcept;
     AcceptAwaiter(AcceptAwaiter&& other) noexcept;
@@ -53,10 +58,12 @@ class Acceptor {
 
    private:
     friend class State;
-    friend class List<AcceptAwaiter>;
+    friend struct detail::Hook;
+
+    detail::Link link;
 
     std::shared_ptr<State> state_;
-    Waiter waiter_;
+    detail::Waiter waiter_;
     int result_ = 0;  // a descriptor once the accept is done, or -errno
     bool done_ = false;
   };
@@ -80,32 +87,29 @@ class Acceptor {
   /// The bound address, with the real port.
   [[nodiscard]] const SocketAddress& address() const;
 
-  /// Stops listening: every waiter resumes with `std::errc::operation_canceled`, connections that
-  /// nobody asked for are closed.
+  /// No further clients: what the kernel has already is still given by `accept`, which throws
+  /// `std::errc::operation_canceled` from then on. The address can be bound again at once, or is
+  /// left to those who share it.
+  void stop_listening() noexcept;
+
+  /// Closes the listener: every waiter resumes with `std::errc::operation_canceled`, connections
+  /// that nobody asked for are closed.
   void close() noexcept;
-
-  /// Closes, but gives what was accepted and not asked for, and what stands in the kernel's
-  /// backlog: closing a listener resets those.
-  [[nodiscard]] std::vector<Socket> take_backlog();
-
-  /// The same, complete: the kernel may have accepted some more by the time that it lets go of the
-  /// listener, and with `hand_over` nobody else gets those. `each` is called with every one, now
-  /// and in later turns, outside of any coroutine; an empty socket says that it was the last and
-  /// that the listener is closed. It is kept until then.
-  void drain(std::function<void(Socket)> each);
 
   /// Connections closed at once for want of descriptors.
   [[nodiscard]] std::uint64_t shed() const noexcept;
-  /// Counts them there as well, for other threads to read; until it is closed.
-  void count_shed_in(std::atomic<std::uint64_t>& total) noexcept;
+  /// The same, for other threads to read, also when the acceptor has gone.
+  [[nodiscard]] std::shared_ptr<const std::atomic<std::uint64_t>> shed_counter() const noexcept;
 
   /// Nobody else has the listener, as with one that was made from an address: closing it ends it at
   /// once, though the kernel may hold it for a moment yet, and its address can be bound again.
   void own_listener() noexcept;
-  /// Others have it too: closing leaves it to them, with the file of a Unix address.
+  /// Others have it too: closing leaves it to them, with the file of a Unix address. With a number,
+  /// which another thread may change, as long as that is not 0.
   void share_listener() noexcept;
+  void share_listener(std::shared_ptr<const std::atomic<int>> others) noexcept;
 
-  /// The listening descriptor, still ours; -1 once closed.
+  /// The listening descriptor, still ours; -1 once it stops listening.
   [[nodiscard]] int fd() const noexcept;
 
  private:

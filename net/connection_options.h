@@ -25,4 +25,11 @@ struct ConnectionOptions {
   bool keep_alive = true;  // first probe after 60 s, then every 10 s, 6 times
 };
 
+namespace detail {
+
+/// Throw `std::invalid_argument` that names the option and its value.
+void check(const ConnectionOptions& options);
+void check(WaterMarks marks, std::size_t input_high, const char* options);
+
+}  // namespace detail
 }  // namespace weir

@@ -2,6 +2,7 @@
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/timeout.h>
 #include <weir/net/connector.h>
+#include <weir/net/resolver.h>
 
 #include <poll.h>
 
@@ -11,6 +12,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace weir {
 namespace {
@@ -39,18 +41,22 @@ void check(const ConnectorOptions& options) {
   }
 }
 
-/// One try. The state belongs to the loop: the descriptor is closed after the poll's completion,
-/// whenever the awaiter goes.
+/// One try, on the loop where it is awaited. The state belongs to that: the descriptor is closed
+/// after the poll's completion, whenever the awaiter goes.
 class Attempt {
  public:
-  Attempt(EventLoop& loop, const SocketAddress& address) : state_(new State(loop, address)) {}
-  Attempt(Attempt&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  explicit Attempt(const SocketAddress& address) : address_(address) {}
+  Attempt(Attempt&& other) noexcept
+      : address_(other.address_), state_(std::exchange(other.state_, nullptr)) {}
   Attempt& operator=(Attempt&&) = delete;
   ~Attempt() {
     if (state_ != nullptr) state_->let_go();
   }
 
-  [[nodiscard]] bool await_ready() const noexcept { return state_->error != EINPROGRESS; }
+  [[nodiscard]] bool await_ready() {
+    state_ = new State(EventLoop::current(), address_);
+    return state_->error != EINPROGRESS;
+  }
   void await_suspend(std::coroutine_handle<> handle) {
     state_->waiter.suspend(handle);
     state_->loop.engine().submit(state_->poll);
@@ -64,27 +70,28 @@ class Attempt {
   }
 
  private:
-  struct State final : LoopResource, FrameAllocated {
+  struct State final : detail::LoopResource, detail::FrameAllocated {
     State(EventLoop& owner, const SocketAddress& to)
         : loop(owner),
           address(to),
-          poll(OperationKind::poll, this, [](Operation& op, Completion done) noexcept {
-            static_cast<State*>(op.owner)->on_poll(done);
-          }) {
-      Sockets& sockets = loop.sockets();
+          poll(detail::OperationKind::poll,
+               [](detail::Operation& op, detail::Completion done) noexcept {
+                 detail::whole_of(op, &State::poll)->on_poll(done);
+               }) {
+      detail::Sockets& sockets = loop.sockets();
       const int fd = sockets.open(address.family());
       if (fd < 0) {
         error = -fd;
       } else {
         socket = Socket(sockets, fd);
         poll.fd = fd;
-        poll.events = POLLOUT;
+        poll.poll(POLLOUT);
         error = -sockets.connect(fd, address.raw());
       }
       loop.keep(*this);
     }
 
-    void on_poll(Completion done) noexcept {
+    void on_poll(detail::Completion done) noexcept {
       if (dropped) {
         release();
         return;
@@ -96,12 +103,12 @@ class Attempt {
     /// What became of it: SO_ERROR is told only once, and a socket that never connected is
     /// writable as well, without one.
     int settle() noexcept {
-      Sockets& sockets = loop.sockets();
+      detail::Sockets& sockets = loop.sockets();
       if (error == EINPROGRESS) error = sockets.take_error(socket.fd());
-      RawAddress peer;
+      detail::RawAddress peer;
       if (error == 0) error = std::max(0, -sockets.peer_address(socket.fd(), peer));
       if (error == 0 && address.is_ip() && SocketAddress(peer) == socket.local_address()) {
-        (void)sockets.set(socket.fd(), Sockets::Option::reset_on_close, 1);
+        (void)sockets.set(socket.fd(), detail::Sockets::Option::reset_on_close, 1);
         error = ECONNREFUSED;  // nobody was there but ourselves
       }
       if (error != 0) socket.close();
@@ -127,40 +134,60 @@ class Attempt {
     EventLoop& loop;
     SocketAddress address;
     Socket socket;
-    Operation poll;
-    Waiter waiter;
+    detail::Operation poll;
+    detail::Waiter waiter;
     int error = 0;
     bool dropped = false;
   };
 
-  State* state_;
+  SocketAddress address_;
+  State* state_ = nullptr;  // from when it is awaited
 };
 
-Task<Socket> attempt(SocketAddress address, std::chrono::milliseconds limit) {
-  EventLoop& loop = EventLoop::current();
-  Attempt one(loop, address);
+Task<Socket> resolve_and_connect(std::string host) {
+  std::vector<SocketAddress> addresses = co_await resolve(std::move(host));
+  co_return co_await connect_any(std::move(addresses), ConnectOptions().attempt_delay);
+}
+
+template <class Try>
+Task<Socket> within(std::chrono::milliseconds limit, Try one, std::string to) {
   if (limit.count() == 0) co_return co_await std::move(one);
   auto [error, socket] = co_await as_tuple(timeout(limit, std::move(one)));
-  if (error) throw std::system_error(error, "weir: connect to " + address.to_string());
+  if (error) throw std::system_error(error, "weir: connect to " + to);
   co_return std::move(socket);
 }
 
-Task<Socket> keep_trying(SocketAddress address, ConnectorOptions options) {
-  const Duration longest = to_duration(options.max_delay);
-  Duration delay = to_duration(options.initial_delay);
+/// One try, at the address, or at the host if there is one.
+Task<Socket> attempt(const SocketAddress& address, const std::string& host,
+                     std::chrono::milliseconds limit) {
+  if (!host.empty()) return within(limit, resolve_and_connect(host), host);
+  return within(limit, Attempt(address), address.to_string());
+}
+
+bool may_pass(const std::error_code& error) noexcept {
+  if (error == errc::try_again || error == errc::not_found) return true;
+  return detail::is_retriable(error.default_error_condition().value());
+}
+
+Task<Socket> keep_trying(SocketAddress address, std::string host, ConnectorOptions options) {
+  const Duration longest = detail::to_duration(options.max_delay);
+  Duration delay = detail::to_duration(options.initial_delay);
   for (unsigned tries = 1;; ++tries) {
     try {
-      co_return co_await attempt(address, options.attempt_timeout);
+      Task<Socket> one = attempt(address, host, options.attempt_timeout);
+      co_return co_await std::move(one);
     } catch (const std::system_error& error) {
       const bool last = options.max_attempts != 0 && tries >= options.max_attempts;
-      if (last || !is_retriable(error.code().value())) throw;
+      if (last || !may_pass(error.code())) throw;
     }
     // The random part comes off, so that `max_delay` holds.
     constexpr double kRange = 1ULL << 53;
     const double random =
-        static_cast<double>(EventLoop::current().engine().random() >> 11) / kRange;
+        static_cast<double>(EventLoop::current().machine().random() >> 11) / kRange;
     const auto shortened = std::chrono::duration<double, std::nano>(
         static_cast<double>(delay.count()) * (1 - options.jitter * random));
+    // A try may fail without having waited for anything; whoever wants to end this gets a turn.
+    if (shortened.count() <= 0) co_await yield();
     co_await sleep(shortened);
     delay = delay > longest / 2 ? longest : delay * 2;
   }
@@ -168,7 +195,7 @@ Task<Socket> keep_trying(SocketAddress address, ConnectorOptions options) {
 
 }  // namespace
 
-bool is_retriable(int error) noexcept {
+bool detail::is_retriable(int error) noexcept {
   switch (error) {
     case ECONNREFUSED:
     case ECONNRESET:
@@ -200,13 +227,21 @@ Connector::Connector(const SocketAddress& address, ConnectorOptions options)
   if (!address_) throw std::invalid_argument("weir: Connector: the address is empty");
 }
 
-Task<Socket> Connector::try_once() const { return attempt(address_, options_.attempt_timeout); }
+Connector::Connector(std::string host, ConnectorOptions options)
+    : host_(std::move(host)), options_(options) {
+  check(options_);
+  if (host_.empty()) throw std::invalid_argument("weir: Connector: the host is empty");
+}
+
+Task<Socket> Connector::try_once() const {
+  return attempt(address_, host_, options_.attempt_timeout);
+}
 
 Task<Socket> Connector::connect() const {
-  if (options_.total_timeout.count() == 0) return keep_trying(address_, options_);
-  return [](SocketAddress address, ConnectorOptions options) -> Task<Socket> {
-    co_return co_await timeout(options.total_timeout, keep_trying(address, options));
-  }(address_, options_);
+  if (options_.total_timeout.count() == 0) return keep_trying(address_, host_, options_);
+  return [](Task<Socket> tries, std::chrono::milliseconds limit) -> Task<Socket> {
+    co_return co_await timeout(limit, std::move(tries));
+  }(keep_trying(address_, host_, options_), options_.total_timeout);
 }
 
 }  // namespace weir

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <string>
 
 namespace weir {
 
@@ -29,11 +30,15 @@ struct ConnectorOptions {
   std::chrono::milliseconds total_timeout = {};
 };
 
+namespace detail {
+
 /// True for the errors of a connect that may pass: ECONNREFUSED, ECONNRESET, ETIMEDOUT,
 /// EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, EHOSTUNREACH, ENETDOWN, EHOSTDOWN, EAGAIN, EINTR,
 /// ENOENT of a Unix path, and want of descriptors or buffers. The rest (EACCES, EPERM,
 /// EAFNOSUPPORT, EBADF, EFAULT, ENOTSOCK, EPROTOTYPE …) will not get better by waiting.
 [[nodiscard]] bool is_retriable(int error) noexcept;
+
+}  // namespace detail
 
 /// Connects, trying again with back-off. Each try is a new non-blocking socket: it awaits
 /// writability, reads SO_ERROR once, makes sure that there is a peer and that it is not itself
@@ -43,6 +48,9 @@ class Connector {
  public:
   /// Throws `std::invalid_argument` naming a bad option and its value.
   explicit Connector(const SocketAddress& address, ConnectorOptions options = {});
+  /// To "host:port", resolved anew for each try, whose addresses are tried by RFC 8305 as `connect`
+  /// does. Names that are not known, or cannot be looked up now, are tried again.
+  explicit Connector(std::string host, ConnectorOptions options = {});
 
   /// `co_await connect()` gives a connected socket. Starts afresh each time. Throws the error of
   /// the last try: a fatal one at once, a retriable one after `max_attempts`;
@@ -52,10 +60,12 @@ class Connector {
   /// One try without back-off. The same errors.
   [[nodiscard]] Task<Socket> try_once() const;
 
+  /// Empty if it connects to a name.
   [[nodiscard]] const SocketAddress& address() const noexcept { return address_; }
 
  private:
   SocketAddress address_;
+  std::string host_;
   ConnectorOptions options_;
 };
 

@@ -8,9 +8,12 @@
 
 #include <chrono>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace weir {
+
+class TlsContext;
 
 /// `co_await resolve("host:port")` gives the addresses of a name in the order of the system
 /// (getaddrinfo(3), RFC 6724), as hosts file and nsswitch have it, without blocking the loop: it
@@ -26,6 +29,11 @@ struct ConnectOptions {
   /// Bounds the whole, the look-up included; 0: nothing does.
   std::chrono::milliseconds timeout = std::chrono::seconds(30);
   ConnectionOptions connection = {};
+  /// Speaks TLS (<weir/tls.h>), agreed on within `timeout` too. What it stands for is kept from the
+  /// call on.
+  const TlsContext* tls = nullptr;
+  /// Whom the server has to prove to be, if not the name that is connected to.
+  std::string_view server_name = {};
 };
 
 /// `co_await connect("host:port")` resolves the name and tries its addresses by RFC 8305 (Happy

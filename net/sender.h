@@ -3,6 +3,7 @@
 #include <weir/net/sender_core.h>
 
 #include <memory>
+#include <new>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -16,7 +17,8 @@ class Sender {
  public:
   class [[nodiscard("co_await it")]] SendAwaiter {
    public:
-    SendAwaiter(std::shared_ptr<SenderCore> core, std::string message) : core_(std::move(core)) {
+    SendAwaiter(std::shared_ptr<detail::SenderCore> core, detail::OtherMessage&& message)
+        : core_(std::move(core)) {
       node_.message = std::move(message);
     }
     SendAwaiter(SendAwaiter&& other) noexcept : core_(std::move(other.core_)) {
@@ -31,29 +33,35 @@ class Sender {
       return core_ != nullptr && !core_->send_or_wait(node_, handle);
     }
     void await_resume() {
+      if (node_.out_of_memory) throw std::bad_alloc();
       if (!node_.sent) {
         throw std::system_error(std::make_error_code(std::errc::broken_pipe), "weir: Sender::send");
       }
     }
 
    private:
-    std::shared_ptr<SenderCore> core_;
-    SenderCore::Node node_;
+    std::shared_ptr<detail::SenderCore> core_;
+    detail::SenderCore::Node node_;
   };
 
   Sender() noexcept = default;
-  explicit Sender(std::shared_ptr<SenderCore> core) noexcept : core_(std::move(core)) {}
+  explicit Sender(std::shared_ptr<detail::SenderCore> core) noexcept : core_(std::move(core)) {}
 
   /// Never waits: false if the connection is closed, or its queue at or above the high mark. True
   /// means queued, not received: the connection may break before.
   bool try_send(std::string message) const {
     return core_ != nullptr && core_->try_send(std::move(message));
   }
+  /// The same of bytes that are kept, without a copy, until the kernel has them.
+  bool try_send(SharedBytes bytes) const {
+    return core_ != nullptr && core_->try_send(std::move(bytes));
+  }
 
   /// `co_await send(message)`, on any loop: waits until the queue is down to the low mark if it is
   /// at or above the high one. Throws `std::errc::broken_pipe` once the connection is closed.
   /// Dropping it while it waits sends nothing.
   SendAwaiter send(std::string message) const { return SendAwaiter(core_, std::move(message)); }
+  SendAwaiter send(SharedBytes bytes) const { return SendAwaiter(core_, std::move(bytes)); }
 
   /// Ends the connection from any thread, in a turn of its loop, as `TcpConnection::close` and
   /// `force_close` do: its handler's reads and sends resume with `std::errc::operation_canceled`.
@@ -70,7 +78,7 @@ class Sender {
   [[nodiscard]] bool open() const { return core_ != nullptr && core_->open(); }
 
  private:
-  std::shared_ptr<SenderCore> core_;
+  std::shared_ptr<detail::SenderCore> core_;
 };
 
 }  // namespace weir

@@ -1,127 +1,129 @@
+#include <weir/net/connection.h>
 #include <weir/net/sender_core.h>
-#include <weir/net/stream.h>
 
+#include <memory>
 #include <utility>
 
-namespace weir {
+namespace weir::detail {
 
-SenderCore::SenderCore(Stream& stream, std::shared_ptr<Mailbox> mailbox, std::size_t high,
-                       std::size_t low)
-    : stream_(&stream), ending_(&stream), mailbox_(std::move(mailbox)), high_(high), low_(low) {}
+SenderCore::SenderCore(Connection& connection, Outbox& outbox)
+    : outbox_(outbox.open() ? &outbox : nullptr),
+      connection_(&connection),
+      mailbox_(connection.loop().mailbox()),
+      high_(outbox.marks().high),
+      low_(outbox.marks().low) {}
 
-bool SenderCore::put(std::string&& message) {
-  if (stream_ == nullptr || !waiting_.empty() || queued_ + pending_ >= high_) return false;
-  queued_ += message.size();
-  queue_.push_back(std::move(message));
-  schedule();
+bool SenderCore::put(OtherMessage&& message) {
+  if (outbox_ == nullptr || !waiting_.empty() ||
+      queued_ + outbox_->level().pending_for_others() >= high_) {
+    return false;
+  }
+  queue(std::move(message));
   return true;
 }
 
-void SenderCore::schedule() {
-  if (std::exchange(scheduled_, true)) return;
-  auto drain = [core = shared_from_this()] { core->drain(); };
-  mailbox_->push(std::make_unique<PostedFunction<decltype(drain)>>(std::move(drain)));
+/// Strong: first what may fail.
+void SenderCore::queue(OtherMessage&& message) {
+  const std::size_t size = size_of(message);
+  queue_.reserve(queue_.size() + 1 > queue_.capacity() ? 2 * queue_.size() + 1 : 0);
+  schedule();
+  queue_.push_back(std::move(message));
+  queued_ += size;
 }
 
-bool SenderCore::try_send(std::string&& message) {
+void SenderCore::schedule() {
+  if (!scheduled_) mailbox_->post([core = shared_from_this()] { core->drain(); });
+  scheduled_ = true;
+  outbox_->level().others_came();
+}
+
+bool SenderCore::try_send(OtherMessage&& message) {
   const std::lock_guard lock(mutex_);
   return put(std::move(message));
 }
 
-bool SenderCore::send_now(Node& node) {
-  const std::lock_guard lock(mutex_);
-  if (stream_ == nullptr) return true;
-  return node.sent = put(std::move(node.message));
-}
-
 bool SenderCore::send_or_wait(Node& node, std::coroutine_handle<> handle) {
   const std::lock_guard lock(mutex_);
-  if (stream_ == nullptr) return true;
+  if (outbox_ == nullptr) return true;
   if (put(std::move(node.message))) return node.sent = true;
+  schedule();  // so that the outbox knows that somebody waits
   node.waiter.suspend(handle);
   waiting_.push_back(node);
   return false;
 }
 
-void SenderCore::forget(Node& node) {
+void SenderCore::forget(Node& node) noexcept {
   const std::lock_guard lock(mutex_);
-  node.unlink();
+  node.link.unlink();
+  node.waiter.forget_wake();
 }
 
 bool SenderCore::open() const {
   const std::lock_guard lock(mutex_);
-  return stream_ != nullptr;
+  return outbox_ != nullptr;
 }
 
 void SenderCore::end(bool with_reset) {
-  auto end = [core = shared_from_this(), with_reset] {
-    if (core->ending_ == nullptr) return;
+  mailbox_->post([core = shared_from_this(), with_reset] {
+    if (core->connection_ == nullptr) return;
     if (with_reset) {
-      core->ending_->force_close();
+      core->connection_->cut(kClosedHere, true);
     } else {
-      core->ending_->close_and_conclude();
+      core->connection_->close();
     }
-  };
-  mailbox_->push(std::make_unique<PostedFunction<decltype(end)>>(std::move(end)));
+  });
 }
 
 void SenderCore::set_marks(std::size_t high, std::size_t low) {
   const std::lock_guard lock(mutex_);
   high_ = high;
   low_ = low;
-  admit();
+  admit_waiting();
 }
 
-void SenderCore::publish(std::size_t pending) {
+void SenderCore::admit() noexcept {
   const std::lock_guard lock(mutex_);
-  pending_ = pending;
-  admit();
+  admit_waiting();
 }
 
-void SenderCore::admit() {
-  if (queued_ + pending_ > low_) return;
+void SenderCore::admit_waiting() noexcept {
+  if (outbox_ == nullptr || queued_ + outbox_->level().pending_for_others() > low_) return;
   while (Node* node = waiting_.front()) {
-    if (queued_ + pending_ >= high_) return;
-    node->unlink();  // or `put` would let it wait behind itself
-    queued_ += node->message.size();
-    queue_.push_back(std::move(node->message));
-    schedule();
-    node->sent = true;
+    if (queued_ + outbox_->level().pending_for_others() >= high_) return;
+    try {
+      queue(std::move(node->message));
+      node->sent = true;
+    } catch (...) {
+      node->out_of_memory = true;
+    }
     wake(*node);
   }
 }
 
-void SenderCore::wake(Node& node) {
-  // Until its own loop takes it over the node stays ours: it may be dropped before.
-  waking_.push_back(node);
-  node.waiter.scheduler()->post_function([core = shared_from_this()] { core->wake_here(); });
-}
-
-void SenderCore::wake_here() {
-  const std::lock_guard lock(mutex_);
-  for (Node* node = waking_.front(); node != nullptr;) {
-    Node* next = waking_.after(*node);
-    if (node->waiter.scheduler() == Scheduler::current_or_null()) {
-      node->unlink();
-      node->waiter.wake();
-    }
-    node = next;
-  }
+void SenderCore::wake(Node& node) noexcept {
+  node.link.unlink();
+  node.waiter.wake_from_anywhere();
 }
 
 void SenderCore::hand_over(bool last) {
-  std::vector<std::string> messages;
-  Stream* stream = nullptr;
+  std::vector<OtherMessage> messages;
+  Outbox* outbox = nullptr;
+  std::size_t bytes = 0;
   {
     // With the same lock as the end: what was accepted before it goes out.
     const std::lock_guard lock(mutex_);
     scheduled_ = false;
     messages.swap(queue_);
-    pending_ += std::exchange(queued_, 0);
-    stream = last ? std::exchange(stream_, nullptr) : stream_;
+    for (const OtherMessage& message : messages) bytes += size_of(message);
+    outbox = last ? std::exchange(outbox_, nullptr) : outbox_;
     while (Node* node = last ? waiting_.front() : nullptr) wake(*node);
+    if (outbox != nullptr && waiting_.empty()) outbox->level().others_left();
   }
-  if (stream != nullptr && !messages.empty()) stream->take_over(messages);
+  if (outbox == nullptr) return;
+  if (!messages.empty()) outbox->take_over(std::move(messages));
+  const std::lock_guard lock(mutex_);
+  queued_ -= bytes;
+  admit_waiting();
 }
 
-}  // namespace weir
+}  // namespace weir::detail

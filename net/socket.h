@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/core/engine.h>
+#include <weir/core/sockets.h>
 #include <weir/net/socket_address.h>
 
 #include <utility>
@@ -15,7 +15,7 @@ class Socket {
   /// Adopts a descriptor of this process; on the current loop, if one runs.
   explicit Socket(int fd) noexcept;
   /// Adopts a descriptor; `sockets` must outlive this (a loop's `sockets()`).
-  Socket(Sockets& sockets, int fd) noexcept : sockets_(&sockets), fd_(fd) {}
+  Socket(detail::Sockets& sockets, int fd) noexcept : sockets_(&sockets), fd_(fd) {}
   Socket(Socket&& other) noexcept : sockets_(other.sockets_), fd_(std::exchange(other.fd_, -1)) {}
   Socket& operator=(Socket&& other) noexcept {
     if (this != &other) {
@@ -32,6 +32,8 @@ class Socket {
 
   /// The unknown address where the system does not say.
   [[nodiscard]] SocketAddress local_address() const;
+  /// The same of a socket that must have one. Throws `std::system_error` (getsockname(2)).
+  [[nodiscard]] SocketAddress bound_address() const;
   [[nodiscard]] SocketAddress peer_address() const;
 
   /// Gives the descriptor away; nothing is closed.
@@ -41,7 +43,7 @@ class Socket {
   }
 
  private:
-  Sockets* sockets_ = nullptr;
+  detail::Sockets* sockets_ = nullptr;
   int fd_ = -1;
 };
 

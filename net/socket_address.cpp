@@ -31,15 +31,15 @@ constexpr std::size_t kPathMost = sizeof(sockaddr_un::sun_path) - 1;  // 107, an
 }
 
 template <class Address>
-RawAddress raw_of(const Address& address, std::size_t size = sizeof(Address)) noexcept {
-  RawAddress raw;
+detail::RawAddress raw_of(const Address& address, std::size_t size = sizeof(Address)) noexcept {
+  detail::RawAddress raw;
   std::memcpy(raw.bytes, &address, size);
   raw.size = static_cast<std::uint32_t>(size);
   return raw;
 }
 
 template <class Address>
-Address as(const RawAddress& raw) noexcept {
+Address as(const detail::RawAddress& raw) noexcept {
   Address address{};
   std::memcpy(&address, raw.bytes, std::min<std::size_t>(sizeof address, raw.size));
   return address;
@@ -55,7 +55,7 @@ std::uint16_t parse_port(std::string_view whole, std::string_view text) {
   return port;
 }
 
-RawAddress parse_unix(std::string_view whole, std::string_view path) {
+detail::RawAddress parse_unix(std::string_view whole, std::string_view path) {
   if (path.empty()) reject(whole, "the path is empty");
   if (path.size() > kPathMost) reject(whole, "a Unix socket's path has 107 bytes at the most");
   sockaddr_un address{};
@@ -68,7 +68,7 @@ RawAddress parse_unix(std::string_view whole, std::string_view path) {
   return raw_of(address, kPathOffset + path.size() + 1);
 }
 
-RawAddress parse_ipv6(std::string_view whole, std::string_view host, std::uint16_t port) {
+detail::RawAddress parse_ipv6(std::string_view whole, std::string_view host, std::uint16_t port) {
   sockaddr_in6 address{};
   address.sin6_family = AF_INET6;
   address.sin6_port = htons(port);
@@ -99,7 +99,7 @@ struct Key {
   std::uint16_t port;
 };
 
-std::string_view path_bytes(const RawAddress& raw) noexcept {
+std::string_view path_bytes(const detail::RawAddress& raw) noexcept {
   if (raw.size <= kPathOffset) return {};
   const auto* path = reinterpret_cast<const char*>(raw.bytes) + kPathOffset;
   const std::size_t size = std::min<std::size_t>(raw.size, sizeof(sockaddr_un)) - kPathOffset;
@@ -237,17 +237,21 @@ std::uint64_t SocketAddress::peer_key() const noexcept {
   return network | (1ULL << 63);
 }
 
-CompactAddress::CompactAddress(const SocketAddress& address) noexcept {
+detail::CompactAddress::CompactAddress(const SocketAddress& address) noexcept {
   static_assert(sizeof bytes_ == sizeof(sockaddr_in6));
   if (!address.is_ip()) return;
-  size_ = std::min<std::uint32_t>(address.raw().size, sizeof bytes_);
-  std::memcpy(bytes_, address.raw().bytes, size_);
+  std::memcpy(bytes_, address.raw().bytes,
+              std::min<std::size_t>(address.raw().size, sizeof bytes_));
 }
 
-SocketAddress CompactAddress::expand() const noexcept {
-  RawAddress raw;
-  std::memcpy(raw.bytes, bytes_, size_);
-  raw.size = size_;
+SocketAddress detail::CompactAddress::expand() const noexcept {
+  sa_family_t family = AF_UNSPEC;
+  std::memcpy(&family, bytes_, sizeof family);
+  static_assert(offsetof(sockaddr, sa_family) == 0);
+  if (family == AF_UNSPEC) return {};
+  detail::RawAddress raw;
+  raw.size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  std::memcpy(raw.bytes, bytes_, raw.size);
   return SocketAddress(raw);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/core/engine.h>
+#include <weir/core/sockets.h>
 
 #include <compare>
 #include <cstdint>
@@ -15,7 +15,7 @@ class SocketAddress {
  public:
   /// No address at all: what an unknown peer has.
   constexpr SocketAddress() noexcept = default;
-  explicit constexpr SocketAddress(const RawAddress& raw) noexcept : raw_(raw) {}
+  explicit constexpr SocketAddress(const detail::RawAddress& raw) noexcept : raw_(raw) {}
 
   /// "1.2.3.4:80", "[::1]:80", "[fe80::1%eth0]:80", "unix:/path" or "unix:@name" (abstract,
   /// unix(7)). Numbers only: names are `connect`'s business. Throws `std::invalid_argument` that
@@ -43,16 +43,18 @@ class SocketAddress {
   /// address, 0 for others.
   [[nodiscard]] std::uint64_t peer_key() const noexcept;
 
-  [[nodiscard]] const RawAddress& raw() const noexcept { return raw_; }
+  [[nodiscard]] const detail::RawAddress& raw() const noexcept { return raw_; }
 
   friend bool operator==(const SocketAddress& a, const SocketAddress& b) noexcept;
   friend std::strong_ordering operator<=>(const SocketAddress& a, const SocketAddress& b) noexcept;
 
  private:
-  RawAddress raw_;
+  detail::RawAddress raw_;
 };
 
-/// The address of an IP peer in 32 bytes; nothing for other families.
+namespace detail {
+
+/// The address of an IP peer in 28 bytes; nothing for other families.
 class CompactAddress {
  public:
   CompactAddress() noexcept = default;
@@ -60,9 +62,10 @@ class CompactAddress {
   [[nodiscard]] SocketAddress expand() const noexcept;
 
  private:
-  unsigned char bytes_[28] = {};  // a sockaddr_in6 at the most
-  std::uint32_t size_ = 0;
+  alignas(4) unsigned char bytes_[28] = {};  // a sockaddr_in6 at the most
 };
+
+}  // namespace detail
 
 }  // namespace weir
 

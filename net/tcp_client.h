@@ -9,14 +9,24 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace weir {
 
+class TlsContext;
+
 struct ClientOptions {
-  SocketAddress address;
+  SocketAddress address = {};
   /// How to connect, and to connect again: `max_attempts` of 0 goes on for ever.
   ConnectorOptions connector = {};
   ConnectionOptions connection = {};
+  /// Speaks TLS (<weir/tls.h>) before the session begins. What it stands for is kept from the
+  /// client's construction on.
+  const TlsContext* tls = nullptr;
+  /// Whom the server has to prove to be, if not `host` or `address`.
+  std::string server_name = {};
+  /// "db.example:5432" in place of an address: resolved anew for each connect.
+  std::string host = {};
 };
 
 /// Keeps one connection at a time to one server: connects, runs a session on it, connects again

@@ -15,8 +15,15 @@
 
 namespace weir {
 
+class Signals;
+class TlsContext;
+
+namespace detail {
+class ServerCore;
+}
+
 struct ServerOptions {
-  SocketAddress address;
+  SocketAddress address = {};
 
   /// The first part of its connections' names, and of its messages.
   std::string name = "server";
@@ -40,7 +47,8 @@ struct ServerOptions {
   std::size_t max_connections_per_peer = 0;
 
   /// Ends a connection whose handler has read nothing, and on which nothing has gone out, for that
-  /// long; 0: never.
+  /// long, with RST if something was left to send; 0: never. While output is queued what the peer
+  /// acknowledges counts as well, so that who reads slowly is not idle.
   std::chrono::milliseconds idle_timeout = {};
 
   /// What `run` grants the handlers after SIGINT or SIGTERM.
@@ -48,17 +56,45 @@ struct ServerOptions {
 
   ConnectionOptions connection = {};
   LoopOptions loop = {};
+
+  /// Permissions of a Unix socket's file, whatever the umask: who may write to it may connect.
+  unsigned unix_mode = 0660;
+
+  /// Resets a connection of whose queued output nothing has gone for that long, and of what went
+  /// before nothing was acknowledged by the peer (SIOCOUTQ, tcp(7)); 0: never.
+  std::chrono::milliseconds write_timeout = {};
+
+  /// How long `hand_over` waits for the successor to accept; 0: for ever.
+  std::chrono::milliseconds hand_over_timeout = std::chrono::seconds(30);
+
+  /// Speaks TLS (<weir/tls.h>), from the accept on; the handler is called once that is agreed on. A
+  /// handshake that fails is counted and logged, and closes the connection. What it stands for is
+  /// kept from the server's construction on.
+  const TlsContext* tls = nullptr;
 };
 
 /// What became of the connections that a drain found.
 struct DrainReport {
-  std::size_t finished = 0;  // their handlers ended in time
-  std::size_t forced = 0;    // cut off at the deadline
+  std::size_t finished = 0;  // ended in time, also by a peer's reset, a timeout or a failure
+  std::size_t forced = 0;    // reset at the limit, or by a stop before it
+};
+
+/// What a server has done so far.
+struct ServerMetrics {
+  std::size_t connections = 0;          // now
+  std::uint64_t accepts = 0;            // connections that its handler was, or is, called for
+  std::uint64_t refused = 0;            // by a limit
+  std::uint64_t shed = 0;               // closed at once for want of descriptors
+  std::uint64_t failures = 0;           // exceptions that left a handler, as `handler_failures`
+  std::uint64_t handshakes = 0;         // of TLS, that were done
+  std::uint64_t failed_handshakes = 0;  // refused, cut off, or given up by the client
 };
 
 /// Accepts connections and runs a handler, one coroutine, for each. A connection lives on one
 /// loop. An exception that leaves a handler closes its connection, is counted and logged, and
-/// harms no other.
+/// harms no other. If that connection had sent anything, what is queued still goes, and RST instead
+/// of FIN behind it, so that the peer takes no part for the whole; but for exceptions that tell
+/// what a peer did (`handler_failures`).
 class TcpServer {
  public:
   using Handler = std::function<Task<>(TcpConnection)>;
@@ -73,32 +109,45 @@ class TcpServer {
   /// Stops. From any thread but those of its own pool.
   ~TcpServer();
 
+  /// One more address to listen on, before it listens. Throws `std::logic_error` after.
+  void add_address(const SocketAddress& address);
+
   /// Binds and listens now, so that `address` is known before `run`; clients wait in the kernel's
   /// backlog until then. Throws `std::system_error` naming the address.
   void listen();
 
   /// Listens, and runs the loop on this thread until SIGINT, SIGTERM or `stop`. A signal drains for
-  /// `drain_timeout`; a second one ends at once. The handler is called once for each connection,
-  /// on the connection's loop (with several threads at the same time), and kept as long as any of
-  /// its coroutines. Throws `std::system_error` if it cannot listen.
+  /// `drain_timeout`; a second one ends at once. When it returns nothing is under way any more. The
+  /// handler is called once for each connection, on the connection's loop (with several threads at
+  /// the same time), and kept as long as any of its coroutines. Throws `std::system_error` if it
+  /// cannot listen, or, drained as by a signal, if a listener breaks: somebody else who has it has
+  /// shut it down.
   void run(Handler handler);
 
   /// Listens on the given loop and returns. From the loop's thread, or from any while it does not
-  /// run, or while it runs on another. Throws `std::system_error` if it cannot listen.
+  /// run, or while it runs on another. Throws `std::system_error` if it cannot listen. A listener
+  /// that breaks later is logged, as an error; the others, and the connections, are served on.
   void start(Handler handler);
 
-  /// The bound address, once it listens.
+  /// The bound address, once it listens; the first of several.
   [[nodiscard]] SocketAddress address() const;
 
-  /// `co_await drain(limit)`, on the base loop: stops accepting, lets the handlers end, and cuts
-  /// off what is left after `limit`. What is in the kernel's backlog by then is still served.
-  [[nodiscard]] Task<DrainReport> drain(std::chrono::nanoseconds limit);
+  /// `co_await drain(limit)`, on the base loop: stops accepting, lets the handlers end and what
+  /// they sent go out, and resets what is left after `limit`. What is in the kernel's backlog by
+  /// then is still served. When it resumes nothing of the server is left: `connection_count` is 0.
+  template <class Rep, class Period>
+  [[nodiscard]] Task<DrainReport> drain(std::chrono::duration<Rep, Period> limit) {
+    return drain_within(detail::to_duration(limit));
+  }
 
-  /// Starts a successor, `command` being its path and arguments, that inherits the listening
-  /// sockets (LISTEN_FDS), and gives its process id. From then on both accept; to follow with
-  /// `drain`, which loses no connection: what is in the backlog is the successor's as well. From
-  /// the base loop's thread. Throws `std::system_error` if it cannot be started.
-  int hand_over(const std::vector<std::string>& command);
+  /// `co_await hand_over(command)` starts a successor, `command` being its path and arguments, that
+  /// inherits the listening sockets (LISTEN_FDS). True once it accepts, which a `TcpServer` says by
+  /// itself (others write a byte to the descriptor WEIR_READY_FD); from then on both accept: to
+  /// follow with `drain`, which loses no connection. False, and logged, if it cannot be started,
+  /// ended, or was not ready within `hand_over_timeout`: it is killed, without having accepted
+  /// anybody, and this one serves on. Dropping it before is the same. On the base loop, while the
+  /// server lives. Throws `std::logic_error` if it does not listen, and in the simulation.
+  [[nodiscard]] Task<bool> hand_over(const std::vector<std::string>& command);
 
   /// Stops accepting and cuts off all connections; `run` returns. From any thread, also from a
   /// handler.
@@ -106,24 +155,41 @@ class TcpServer {
 
   /// From any thread.
   [[nodiscard]] std::size_t connection_count() const noexcept;
-  /// Exceptions that left a handler so far. From any thread.
+  /// Exceptions that left a handler so far, but for those that tell what a peer did, or a deadline
+  /// or this side to it: resets, `timed_out`, `message_size`, `operation_canceled` … From any
+  /// thread.
   [[nodiscard]] std::uint64_t handler_failures() const noexcept;
   /// Connections refused by a limit so far. From any thread.
   [[nodiscard]] std::uint64_t refused() const noexcept;
   /// Connections closed at once for want of descriptors so far. From any thread.
   [[nodiscard]] std::uint64_t shed() const noexcept;
 
-  /// Calls the function for each connection on the connection's own loop, one at a time. From a
-  /// thread without a loop it returns when all are done; from a loop's thread it does that loop's
-  /// at once and leaves the others to their loops. The connection must not be kept.
+  /// All of these. From any thread.
+  [[nodiscard]] ServerMetrics metrics() const noexcept;
+  /// The loops that serve connections, from the start to the end of the server. From any thread.
+  [[nodiscard]] std::vector<EventLoop*> loops() const;
+
+  /// Calls the function for each connection on the connection's own loop, one at a time; of many,
+  /// so many in a turn of the loop as take it a few milliseconds. From a thread without a loop it
+  /// returns when all are done, and throws what the function threw; from a loop's thread it begins
+  /// with that loop's and leaves the rest, and the others, to later turns. The connection must not
+  /// be kept. The function may end any connection, and the server.
   void for_each_connection(std::function<void(TcpConnection&)> function);
 
   /// The base loop. Throws `std::logic_error` before a loop stands.
   [[nodiscard]] EventLoop& loop() const;
 
  private:
-  class Core;
-  std::shared_ptr<Core> core_;
+  struct Parts;
+
+  void make_core(EventLoop& base, ServerOptions options);
+  Task<DrainReport> drain_within(Duration limit);
+  Task<> run_to_end(Signals& signals);
+  Task<> supervise(Signals& signals);
+  void end_shares();
+
+  std::unique_ptr<Parts> parts_;
+  std::shared_ptr<detail::ServerCore> core_;
 };
 
 }  // namespace weir

@@ -17,8 +17,12 @@
 
 namespace {
 
-/// Far above what any case takes, also under a sanitizer on a busy machine.
-constexpr unsigned kSecondsForOneCase = 120;
+/// Far above what any case takes, also under a sanitizer on a busy machine, unless
+/// WEIR_CASE_SECONDS says less: for what is broken on purpose (tests/mutants).
+unsigned seconds_for_one_case() {
+  const char* text = std::getenv("WEIR_CASE_SECONDS");
+  return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 120;
+}
 
 const char* volatile running_case = "";
 
@@ -48,8 +52,8 @@ class Guard final : public doctest::IReporter {
     case_ = &data;
     running_case = data.m_name;
     descriptors_ = weir::test::open_descriptors();
-    frames_ = weir::live_frames();
-    ::alarm(kSecondsForOneCase);
+    frames_ = weir::detail::live_frames();
+    ::alarm(seconds_for_one_case());
   }
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
@@ -70,7 +74,7 @@ class Guard final : public doctest::IReporter {
  private:
   std::string what_is_left() const {
     std::string text;
-    const std::int64_t frames = weir::live_frames();
+    const std::int64_t frames = weir::detail::live_frames();
     if (frames != frames_) text += " " + std::to_string(frames - frames_) + " frames";
     const auto descriptors = weir::test::open_descriptors();
     for (const auto& [fd, target] : descriptors) {

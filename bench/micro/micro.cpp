@@ -1,5 +1,5 @@
 // The framework's own steps, each alone: crossing loops, timers, tasks, leases, sending.
-#include <weir/net/segment_queue.h>
+#include <weir/net/stream/segment_queue.h>
 #include <weir/weir.h>
 
 #include <benchmark/benchmark.h>
@@ -17,6 +17,7 @@
 #include <utility>
 
 using namespace weir;
+using namespace weir::detail;
 using namespace std::chrono_literals;
 
 namespace {
@@ -229,10 +230,10 @@ void send_queue(benchmark::State& state) {
   std::array<std::byte, 64> bytes{};
   Buffer buffer(nobody, bytes.data(), bytes.size(), 0);
   const BufferRef held(buffer);
-  SegmentQueue queue;
+  detail::SegmentQueue queue;
   for (auto _ : state) {
     for (std::int64_t i = 0; i < state.range(0); ++i) {
-      queue.push_back({.buffer = held, .data = bytes.data(), .size = bytes.size()});
+      queue.push_back({.buffer = held, .slice = {bytes.data(), bytes.size()}});
     }
     benchmark::DoNotOptimize(queue.front());
     while (!queue.empty()) queue.pop_front();

@@ -12,8 +12,8 @@
 #include <string_view>
 #include <utility>
 
-/// A server's command line: `--port`, `--address`, `--threads` and `--engine`, and options of its
-/// own, each with a default. `--name value` and `--name=value`.
+/// A server's command line: `--port`, `--address`, `--threads`, `--engine`, `--tls-certificate` and
+/// `--tls-key`, and options of its own, each with a default. `--name value` and `--name=value`.
 class Arguments {
  public:
   /// Throws `std::invalid_argument` that says what is wrong.
@@ -93,7 +93,8 @@ class Arguments {
   }
 
   std::map<std::string, std::string> values_ = {
-      {"port", ""}, {"address", "127.0.0.1"}, {"threads", "1"}, {"engine", "auto"}};
+      {"port", ""},       {"address", "127.0.0.1"}, {"threads", "1"},
+      {"engine", "auto"}, {"tls-certificate", ""},  {"tls-key", ""}};
 };
 
 /// Runs the server until SIGINT or SIGTERM. Says where it listens in the loop's first turn: whoever

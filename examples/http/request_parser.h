@@ -1,17 +1,89 @@
 #pragma once
 
-#include <http_parser.h>
+#include <llhttp.h>
 
 #include <algorithm>
 #include <cctype>
-#include <climits>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 namespace http {
+
+namespace detail {
+
+inline bool is_one_of(unsigned char c, std::string_view others) {
+  return std::isalnum(c) != 0 || others.find(static_cast<char>(c)) != std::string_view::npos;
+}
+inline bool is_token(std::string_view text) {
+  return !text.empty() &&
+         std::ranges::all_of(text, [](unsigned char c) { return is_one_of(c, "!#$%&'*+-.^_`|~"); });
+}
+/// A name or an address, and maybe a port (RFC 3986); none is allowed.
+inline bool is_host(std::string_view text) {
+  const std::size_t colon = text.find(':', text.starts_with('[') ? text.find(']') : 0);
+  const std::string_view port = text.substr(std::min(colon, text.size()));
+  std::string_view host = text.substr(0, text.size() - port.size());
+  if (host.starts_with('[') != host.ends_with(']')) return false;
+  std::string_view others = "-._~%!$&'()*+,;=";
+  if (host.starts_with('[')) {
+    host = host.substr(1, host.size() - 2);
+    others = ".:";
+  }
+  return std::ranges::all_of(host, [&](unsigned char c) { return is_one_of(c, others); }) &&
+         std::ranges::all_of(port.substr(std::min<std::size_t>(1, port.size())),
+                             [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+/// What a list of transfer codings asks for: 0 if that is "chunked" alone, or a status.
+inline int refusal_of_codings(std::string_view list) {
+  bool chunked = false;
+  bool others = false;
+  while (!list.empty()) {
+    const std::size_t comma = std::min(list.find(','), list.size());
+    std::string_view coding = list.substr(0, comma);
+    list.remove_prefix(std::min(comma + 1, list.size()));
+    while (coding.starts_with(' ') || coding.starts_with('\t')) coding.remove_prefix(1);
+    while (coding.ends_with(' ') || coding.ends_with('\t')) coding.remove_suffix(1);
+    if (chunked) return 400;  // it has to be the last, and once
+    chunked = std::ranges::equal(coding, std::string_view("chunked"),
+                                 [](unsigned char a, char b) { return std::tolower(a) == b; });
+    others = others || !chunked;
+  }
+  if (!chunked) return 400;
+  return others ? 501 : 0;
+}
+
+/// Looks at the ends of lines, of which parsers let many kinds pass: each is a carriage return and
+/// a line feed, which do not stand alone; no line goes on in the next one; no other control
+/// characters but tabs.
+class Lines {
+ public:
+  /// False once something is wrong.
+  bool see(std::string_view bytes) {
+    for (const char c : bytes) {
+      const auto byte = static_cast<unsigned char>(c);
+      const bool blank = c == ' ' || c == '\t';
+      sound_ = sound_ && (last_ == '\r') == (c == '\n') && !(last_ == '\n' && blank) &&
+               !(last_ == kData && c != '\r') &&
+               (byte >= ' ' ? byte != 0x7f : c == '\t' || c == '\r' || c == '\n');
+      last_ = c;
+    }
+    return sound_;
+  }
+  /// Bytes that are in no line went by: next comes the end of one.
+  void skip_data() { last_ = kData; }
+
+ private:
+  static constexpr char kData = '\0';
+
+  char last_ = '\n';
+  bool sound_ = true;
+};
+
+}  // namespace detail
 
 struct Request {
   std::string method;
@@ -34,7 +106,10 @@ struct Limits {
 };
 
 /// Takes requests out of a stream of bytes that comes in pieces of any size. The grammar is
-/// http_parser's; this adds limits and says which status answers what it refuses.
+/// llhttp's, strict. What could mean one thing here and another to a proxy in front is refused, and
+/// nothing that follows it is answered (RFC 9112, section 11.2): where llhttp would let it pass,
+/// older versions above all, this looks itself. This also has the limits, and says which status
+/// answers what it refuses.
 class RequestParser {
  public:
   explicit RequestParser(Limits limits = {}) : limits_(limits) { next(); }
@@ -45,21 +120,22 @@ class RequestParser {
   /// the request is `whole` or there is a `problem`.
   std::size_t feed(std::string_view bytes) {
     std::size_t taken = 0;
-    while (!whole_ && problem_ == 0 && taken < bytes.size()) {
+    bool paused = false;  // behind a head, where a request may end without another byte
+    while (!whole_ && problem_ == 0 && (paused || taken < bytes.size())) {
       const std::size_t room =
           head_ends_ ? limits_.body + 1 - body_bytes_ : limits_.head + 1 - head_bytes_;
       const std::string_view piece = bytes.substr(taken, room);
       const bool in_head = !head_ends_;
-      const std::size_t count =
-          http_parser_execute(&parser_, &callbacks(), piece.data(), piece.size());
+      seen_ = piece.data();
+      const llhttp_errno_t error = llhttp_execute(&parser_, piece.data(), piece.size());
+      const char* end =
+          error == HPE_OK ? piece.data() + piece.size() : llhttp_get_error_pos(&parser_);
+      const auto count = static_cast<std::size_t>(end - piece.data());
       taken += count;
       (in_head ? head_bytes_ : body_bytes_) += count;
-      if (problem_ != 0 || whole_) break;
-      if (in_head && head_ends_) {
-        http_parser_pause(&parser_, 0);
-      } else {
-        judge(count == piece.size());
-      }
+      judge(error, see_lines(end));
+      paused = error == HPE_PAUSED;
+      if (paused) llhttp_resume(&parser_);
     }
     return taken;
   }
@@ -67,46 +143,52 @@ class RequestParser {
   [[nodiscard]] bool whole() const { return whole_; }
   /// The status of the answer that such a request gets; 0: all is well. Nothing can follow it.
   [[nodiscard]] int problem() const { return problem_; }
+  /// The request is, as far as it has come, one for a head: no answer to it has a body.
+  [[nodiscard]] bool is_head() const { return parser_.method == HTTP_HEAD; }
   /// A part of a request has come.
   [[nodiscard]] bool midway() const { return head_bytes_ > 0 && !whole_; }
   [[nodiscard]] const Request& request() const { return request_; }
 
   /// On to the next request.
   void next() {
-    http_parser_init(&parser_, HTTP_REQUEST);
+    llhttp_init(&parser_, HTTP_REQUEST, &callbacks());
     parser_.data = this;
     request_ = {};
+    lines_ = {};
     head_bytes_ = body_bytes_ = 0;
     in_value_ = head_ends_ = whole_ = false;
     problem_ = 0;
   }
 
  private:
-  static RequestParser& of(http_parser* parser) {
-    return *static_cast<RequestParser*>(parser->data);
-  }
+  static RequestParser& of(llhttp_t* parser) { return *static_cast<RequestParser*>(parser->data); }
 
-  static const http_parser_settings& callbacks() {
-    static const http_parser_settings settings = [] {
-      http_parser_settings made;
-      http_parser_settings_init(&made);
-      made.on_url = [](http_parser* parser, const char* data, std::size_t size) {
+  static const llhttp_settings_t& callbacks() {
+    static const llhttp_settings_t settings = [] {
+      llhttp_settings_t made;
+      llhttp_settings_init(&made);
+      made.on_url = [](llhttp_t* parser, const char* data, std::size_t size) {
         of(parser).request_.target.append(data, size);
         return 0;
       };
-      made.on_header_field = [](http_parser* parser, const char* data, std::size_t size) {
+      made.on_header_field = [](llhttp_t* parser, const char* data, std::size_t size) {
         of(parser).add_name({data, size});
         return 0;
       };
-      made.on_header_value = [](http_parser* parser, const char* data, std::size_t size) {
+      made.on_header_value = [](llhttp_t* parser, const char* data, std::size_t size) {
         of(parser).add_value({data, size});
         return 0;
       };
-      made.on_headers_complete = [](http_parser* parser) { return of(parser).end_head(); };
-      made.on_message_complete = [](http_parser* parser) {
-        of(parser).whole_ = true;
-        http_parser_pause(parser, 1);
+      made.on_headers_complete = [](llhttp_t* parser) { return of(parser).end_head(); };
+      made.on_body = [](llhttp_t* parser, const char* data, std::size_t size) {
+        of(parser).see_lines(data);
+        of(parser).lines_.skip_data();
+        of(parser).seen_ = data + size;
         return 0;
+      };
+      made.on_message_complete = [](llhttp_t* parser) {
+        of(parser).whole_ = true;
+        return static_cast<int>(HPE_PAUSED);
       };
       return made;
     }();
@@ -132,41 +214,51 @@ class RequestParser {
   /// Pauses, so that head and body are counted apart; -1 ends the parsing.
   int end_head() {
     head_ends_ = true;
-    request_.method = http_method_str(static_cast<http_method>(parser_.method));
+    request_.method = llhttp_method_name(static_cast<llhttp_method_t>(parser_.method));
     request_.minor_version = parser_.http_minor;
-    request_.keep_alive = http_should_keep_alive(&parser_) != 0 && parser_.upgrade == 0;
-    const auto hosts =
-        std::ranges::count_if(request_.headers, [](auto& each) { return each.first == "host"; });
-    // http_parser lets blanks in names pass, behind which a field could hide from another server.
-    const bool blanks = std::ranges::any_of(request_.headers, [](auto& each) {
-      return each.first.empty() || each.first.find_first_of(" \t") != std::string::npos;
-    });
-    if (parser_.http_major != 1) {
-      problem_ = 505;
-    } else if (blanks || hosts > 1 || (hosts == 0 && parser_.http_minor > 0)) {
-      problem_ = 400;
-    } else if (request_.method != "GET" && request_.method != "HEAD") {
-      problem_ = 405;
-    } else if (request_.header("expect") != nullptr) {
-      problem_ = 417;
-    } else if (parser_.content_length != ULLONG_MAX && parser_.content_length > limits_.body) {
-      problem_ = 413;
-    }
-    if (problem_ != 0) return -1;
-    http_parser_pause(&parser_, 1);
-    return 0;
+    request_.keep_alive = llhttp_should_keep_alive(&parser_) != 0 && parser_.upgrade == 0;
+    problem_ = refusal();
+    return problem_ == 0 ? static_cast<int>(HPE_PAUSED) : -1;
   }
 
-  /// After a piece that was not the last.
-  void judge(bool took_all) {
-    const http_errno error = HTTP_PARSER_ERRNO(&parser_);
-    if (error == HPE_HEADER_OVERFLOW) {
-      problem_ = 431;
-    } else if (error == HPE_INVALID_METHOD) {
+  /// The status for a head that has come whole; 0: all is well.
+  [[nodiscard]] int refusal() const {
+    std::size_t hosts = 0;
+    std::size_t lengths = 0;
+    std::size_t coded = 0;
+    std::string codings;
+    for (const auto& [name, value] : request_.headers) {
+      if (!detail::is_token(name)) return 400;
+      if (name == "host" && (++hosts > 1 || !detail::is_host(value))) return 400;
+      if (name == "content-length" && ++lengths > 1) return 400;
+      if (name == "transfer-encoding") codings += (coded++ > 0 ? "," : "") + value;
+    }
+    if (parser_.http_major != 1) return 505;
+    if (hosts == 0 && parser_.http_minor > 0) return 400;
+    if (coded > 0 && (lengths > 0 || parser_.http_minor == 0)) return 400;
+    const int refused = coded > 0 ? detail::refusal_of_codings(codings) : 0;
+    if (refused != 0) return refused;
+    if (request_.method != "GET" && request_.method != "HEAD") return 405;
+    if (request_.header("expect") != nullptr) return 417;
+    return lengths > 0 && parser_.content_length > limits_.body ? 413 : 0;
+  }
+
+  /// What stands outside of bodies, up to there.
+  bool see_lines(const char* end) {
+    const bool sound = lines_.see({seen_, static_cast<std::size_t>(end - seen_)});
+    seen_ = end;
+    return sound;
+  }
+
+  /// After a piece.
+  void judge(llhttp_errno_t error, bool sound) {
+    if (!sound) problem_ = 400;  // whatever the head says: it is how it would come byte by byte
+    if (problem_ != 0) return;
+    if (error == HPE_INVALID_METHOD) {
       problem_ = 501;
     } else if (error == HPE_INVALID_VERSION) {
       problem_ = 505;
-    } else if (error != HPE_OK || !took_all) {
+    } else if (error != HPE_OK && error != HPE_PAUSED) {
       problem_ = 400;
     } else if (!head_ends_ && head_bytes_ > limits_.head) {
       problem_ = 431;
@@ -176,8 +268,10 @@ class RequestParser {
   }
 
   Limits limits_;
-  http_parser parser_;
+  llhttp_t parser_;
   Request request_;
+  detail::Lines lines_;
+  const char* seen_ = nullptr;  // up to where `lines_` has looked
   std::size_t head_bytes_ = 0;
   std::size_t body_bytes_ = 0;
   bool in_value_ = false;

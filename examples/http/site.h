@@ -103,9 +103,11 @@ class Site {
     return with_file(std::move(file), status, name, request);
   }
 
-  /// The answer to a request that has a problem, or to none; the connection ends after it.
-  static Response refuse(int status) {
+  /// The answer to a request that has a problem, or to none; the connection ends after it. Without
+  /// a body, if it was one for a head.
+  static Response refuse(int status, bool is_head) {
     Request request;
+    if (is_head) request.method = "HEAD";
     request.keep_alive = false;
     return failure(status, request);
   }

@@ -40,6 +40,7 @@ class Parser {
     searched_ -= start_;
     start_ = 0;
     if (buffer_.empty() && buffer_.capacity() > kKept) std::string().swap(buffer_);
+    if (command_.capacity() > kKept / sizeof(command_[0])) Command().swap(command_);
     buffer_.append(bytes);
   }
 
@@ -70,6 +71,7 @@ class Parser {
       command_.emplace_back(buffer_.data() + start_ + offset, length);
     }
     strings_.clear();
+    if (strings_.capacity() > kKept / sizeof(strings_[0])) decltype(strings_)().swap(strings_);
     start_ = place_;
     return &command_;
   }
@@ -78,7 +80,7 @@ class Parser {
   [[nodiscard]] bool midway() const noexcept { return start_ < buffer_.size(); }
 
  private:
-  static constexpr std::size_t kKept = 64 << 10;  // of an empty buffer
+  static constexpr std::size_t kKept = 64 << 10;  // of what is empty
 
   static std::optional<long long> number_in(std::string_view text) {
     long long number = 0;

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,17 +17,39 @@
 namespace resp {
 
 using Time = std::chrono::steady_clock::time_point;
-using List = std::deque<std::string>;
+
+/// A value, or an item of one. Never changed, so that answers share it: it goes with the last of
+/// them.
+using Text = std::shared_ptr<const std::string>;
+using List = std::deque<Text>;
 
 struct Entry {
-  std::variant<std::string, List> value;
+  std::variant<Text, List> value;
   std::optional<Time> deadline;
 };
 
-/// Keys, their values, and when they end. Not thread-safe. `bytes` is what keys and values take, by
-/// estimate; whoever puts something in tells it by `charge`.
+/// Keys, their values, and when they end. Not thread-safe, but for the end of a `Text`, which may
+/// be anywhere. `bytes` is what keys and values take, by estimate, with those that only answers
+/// still hold.
 class Store {
  public:
+  /// The store must outlive it.
+  [[nodiscard]] Text make_text(std::string_view text) {
+    struct Counted {
+      Counted(std::string_view bytes, std::atomic<std::size_t>& total) : text(bytes), all(total) {
+        all += text.size();
+      }
+      Counted(const Counted&) = delete;
+      Counted& operator=(const Counted&) = delete;
+      ~Counted() { all -= text.size(); }
+      std::string text;
+      std::atomic<std::size_t>& all;
+    };
+    auto counted = std::make_shared<Counted>(text, text_bytes_);
+    const std::string* shown = &counted->text;
+    return {std::move(counted), shown};
+  }
+
   /// Drops what has ended by now: a bounded number at a time, so that no command waits long.
   void expire(Time now) {
     for (int most = 100; most > 0 && !deadlines_.empty(); --most) {
@@ -44,22 +68,23 @@ class Store {
   }
 
   /// The key with a new value in place of whatever it was.
-  Entry& put(std::string_view key, std::variant<std::string, List> value) {
-    charge(size_of(value));
+  Entry& put(std::string_view key, std::variant<Text, List> value) {
     if (const auto found = entries_.find(key); found != entries_.end()) {
-      refund(size_of(found->second.value));
+      other_bytes_ -= items_of(found->second);
       set_deadline(key, found->second, std::nullopt);
       found->second.value = std::move(value);
       return found->second;
     }
-    charge(kPerEntry + key.size());
+    other_bytes_ += kPerEntry + key.size();
     return entries_.emplace(key, Entry{std::move(value), std::nullopt}).first->second;
   }
 
   void set_deadline(std::string_view key, Entry& entry, std::optional<Time> deadline) {
-    if (entry.deadline) deadlines_.erase({*entry.deadline, std::string(key)});
+    forget_deadline(key, entry);
+    if (!deadline) return;
+    deadlines_.emplace(*deadline, key);
+    other_bytes_ += kPerDeadline + key.size();
     entry.deadline = deadline;
-    if (deadline) deadlines_.emplace(*deadline, key);
   }
 
   bool erase(std::string_view key) {
@@ -69,16 +94,23 @@ class Store {
     return true;
   }
 
-  void charge(std::size_t bytes) { bytes_ += bytes; }
-  void refund(std::size_t bytes) { bytes_ -= bytes; }
+  void push_front(List& list, std::string_view item) {
+    list.push_front(make_text(item));
+    other_bytes_ += kPerItem;
+  }
+  void pop_back(List& list) {
+    list.pop_back();
+    other_bytes_ -= kPerItem;
+  }
 
   [[nodiscard]] std::size_t size() const { return entries_.size(); }
-  [[nodiscard]] std::size_t bytes() const { return bytes_; }
-
-  static constexpr std::size_t kPerEntry = 200;
-  static constexpr std::size_t kPerItem = 48;
+  [[nodiscard]] std::size_t bytes() const { return text_bytes_ + other_bytes_; }
 
  private:
+  static constexpr std::size_t kPerEntry = 200;
+  static constexpr std::size_t kPerItem = 64;
+  static constexpr std::size_t kPerDeadline = 100;  // and the key, a second time
+
   struct Hash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const {
@@ -87,22 +119,28 @@ class Store {
   };
   using Entries = std::unordered_map<std::string, Entry, Hash, std::equal_to<>>;
 
-  static std::size_t size_of(const std::variant<std::string, List>& value) {
-    if (const auto* text = std::get_if<std::string>(&value)) return text->size();
-    std::size_t size = 0;
-    for (const std::string& item : std::get<List>(value)) size += item.size() + kPerItem;
-    return size;
+  static std::size_t items_of(const Entry& entry) {
+    const auto* list = std::get_if<List>(&entry.value);
+    return list == nullptr ? 0 : list->size() * kPerItem;
+  }
+
+  void forget_deadline(std::string_view key, Entry& entry) {
+    if (!entry.deadline) return;
+    deadlines_.erase({*entry.deadline, std::string(key)});
+    other_bytes_ -= kPerDeadline + key.size();
+    entry.deadline.reset();
   }
 
   void erase(Entries::iterator entry) {
-    refund(kPerEntry + entry->first.size() + size_of(entry->second.value));
-    if (entry->second.deadline) deadlines_.erase({*entry->second.deadline, entry->first});
+    other_bytes_ -= kPerEntry + entry->first.size() + items_of(entry->second);
+    forget_deadline(entry->first, entry->second);
     entries_.erase(entry);
   }
 
+  std::atomic<std::size_t> text_bytes_ = 0;  // above what it counts
+  std::size_t other_bytes_ = 0;
   Entries entries_;
   std::set<std::pair<Time, std::string>> deadlines_;
-  std::size_t bytes_ = 0;
 };
 
 }  // namespace resp

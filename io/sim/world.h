@@ -53,7 +53,7 @@ class Host {
   /// A further address, of either family.
   void add_address(std::string_view address);
 
-  /// A signal for the process. One that nobody awaits does what it does by default: SIGTERM,
+  /// A signal for the process. One that nobody holds does what it does by default: SIGTERM,
   /// SIGINT and others `kill`.
   void raise(int signal);
 

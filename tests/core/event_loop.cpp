@@ -1,18 +1,24 @@
 #include <weir/core/event_loop.h>
+#include <weir/core/loop_thread.h>
 #include <weir/core/sleep.h>
 #include <weir/coro/event.h>
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstdint>
 #include <future>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <semaphore>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -22,6 +28,7 @@
 #include "../support/tracer.h"
 
 using namespace weir;
+using namespace weir::detail;
 using namespace std::chrono_literals;
 using test::CapturedLog;
 using test::Environment;
@@ -316,6 +323,31 @@ TEST_CASE("a task that is spawned by a destructor while its loop ends is dropped
   CHECK(counts.alive() == 0);
 }
 
+TEST_CASE("a loop whose task is done does not sleep when the last that it waits for leaves late") {
+  // In the last step of the turn, after which the loop would go to sleep.
+  class Leaving final : public detail::LoopResource {
+   public:
+    explicit Leaving(EventLoop& loop) : loop_(loop) { loop.keep(*this); }
+    bool finish_with_run() noexcept override {
+      loop_.at_turn_end(*this);
+      return true;
+    }
+    void end_with_loop() noexcept override { leave(); }
+    void end_turn() noexcept override { leave(); }
+
+   private:
+    void leave() noexcept { unlink(); }
+
+    EventLoop& loop_;
+  };
+
+  for (const Engine engine : {Engine::uring, Engine::epoll}) {
+    EventLoop loop({.engine = engine});
+    Leaving leaving(loop);
+    CHECK(loop.run_until_complete(number()) == 5);
+  }
+}
+
 TEST_CASE("a spawn that comes while the loop turns for the last time is dropped") {
   Tracer::Counts counts;
   // The loop turns in its destructor until its resources have let go; what was posted runs there.
@@ -498,6 +530,25 @@ TEST_CASE("a call that races the end of a run is answered, by the run or after i
   }
 }
 
+TEST_CASE("two loops that call each other at the same time are both answered") {
+  EventLoopThread a;
+  EventLoopThread b;
+  for (int round = 0; round < 20; ++round) {
+    std::barrier both(2);
+    std::latch done(2);
+    std::atomic<int> answers{0};
+    const auto call = [&](EventLoop& other) {
+      both.arrive_and_wait();
+      other.call([&] { ++answers; });
+      done.count_down();
+    };
+    a.loop().post([&] { call(b.loop()); });
+    b.loop().post([&] { call(a.loop()); });
+    done.wait();
+    CHECK(answers == 2);
+  }
+}
+
 TEST_CASE("metrics count what the loop did") {
   EventLoop loop;
   const auto body = [&]() -> Task<> {
@@ -547,4 +598,70 @@ TEST_CASE("WEIR_ENGINE with a bad value is refused by name and value") {
 TEST_CASE("an empty WEIR_ENGINE is none") {
   const Environment variable("WEIR_ENGINE", "");
   CHECK(weir::run(number()) == 5);
+}
+
+TEST_CASE("a stop in the turn in which the task of a run ends does not end the next run") {
+  for (const bool at_once : {true, false}) {
+    EventLoop loop;
+    const auto stop = [&]() -> Task<> {
+      if (!at_once) co_await yield();
+      loop.stop();
+    };
+    loop.run_until_complete(stop());
+    CHECK(loop.run_until_complete(number()) == 5);
+  }
+}
+
+TEST_CASE("an engine that its loop cannot end tells why") {
+  class Broken final : public weir::detail::IoEngine {
+   public:
+    [[nodiscard]] std::string_view name() const noexcept override { return "broken"; }
+    void attach() override { throw std::runtime_error("it is broken"); }
+    void abandon() noexcept override {}
+    void submit(weir::detail::Operation&) noexcept override {}
+    void cancel(weir::detail::Operation&) noexcept override {}
+    void wait(TimePoint) override {}
+    void wake() noexcept override {}
+    [[nodiscard]] bool idle() const noexcept override { return true; }
+    void add_metrics(Metrics&) const noexcept override {}
+  };
+  const CapturedLog log;
+  {
+    const EventLoop loop({}, weir::detail::process_machine(), std::make_unique<Broken>());
+  }
+  CHECK(log.count("it is broken") == 1);
+}
+
+TEST_CASE(
+    "a loop that was made before a fork is refused in the child, and lives on in the parent") {
+  for (const Engine engine : {Engine::uring, Engine::epoll}) {
+    for (const bool has_run : {false, true}) {
+      CAPTURE(has_run);
+      LoopOptions options;
+      options.engine = engine;
+      std::optional<EventLoop> loop;
+      try {
+        loop.emplace(options);
+      } catch (const std::system_error&) {
+        MESSAGE("skipped: this machine has no such engine");
+        continue;
+      }
+      if (has_run) CHECK(loop->run_until_complete(number()) == 5);
+      const pid_t child = ::fork();
+      if (child == 0) {
+        int code = 1;
+        try {
+          loop->run_until_complete(number());
+        } catch (const std::logic_error& error) {
+          code = std::string_view(error.what()).find("before a fork") == std::string_view::npos;
+        }
+        loop.reset();
+        ::_exit(code);
+      }
+      int status = -1;
+      CHECK(::waitpid(child, &status, 0) == child);
+      CHECK(status == 0);
+      CHECK(loop->run_until_complete(number()) == 5);
+    }
+  }
 }

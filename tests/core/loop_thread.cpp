@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 #include <pthread.h>
 
+#include <atomic>
 #include <csignal>
 #include <set>
 #include <stdexcept>
@@ -111,4 +112,26 @@ TEST_CASE("a pool stops although one of its loops was stopped, and is gone, befo
   };
   run(others());
   pool.stop();
+}
+
+TEST_CASE("a loop thread, or a pool, may be stopped by several threads at once") {
+  const auto stop_twice = [](auto& what, EventLoop& loop) {
+    std::atomic<int> stopping{0};
+    loop.post([&] {
+      while (stopping < 2) std::this_thread::yield();
+    });
+    const auto stop = [&] {
+      ++stopping;
+      what.stop();
+    };
+    std::thread first(stop);
+    std::thread second(stop);
+    first.join();
+    second.join();
+  };
+  EventLoopThread thread;
+  stop_twice(thread, thread.loop());
+  EventLoopThreadPool pool;
+  pool.start(2);
+  stop_twice(pool, pool.next());
 }

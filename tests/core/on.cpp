@@ -17,6 +17,7 @@
 #include <system_error>
 #include <thread>
 
+#include "../support/allocations.h"
 #include "../support/tracer.h"
 
 using namespace weir;
@@ -184,4 +185,56 @@ TEST_CASE("on composes with timeout") {
     CHECK(error == std::errc::timed_out);
   };
   run(body());
+}
+
+TEST_CASE("run, spawn and on keep the callables whose tasks they start") {
+  EventLoopThread other;
+  const std::string text(100, 'x');
+  std::string spawned;
+  const std::string result = run([&, text]() -> Task<std::string> {
+    Event done;
+    EventLoop::current().spawn([&, text]() -> Task<> {
+      co_await yield();
+      spawned = text;
+      done.set();
+    });
+    co_await done.wait();
+    auto remote = [text]() -> Task<std::string> {
+      co_await yield();
+      co_return text;
+    };
+    co_return co_await on(other.loop(), std::move(remote));
+  });
+  CHECK(result == text);
+  CHECK(spawned == text);
+  std::atomic<bool> ran{false};
+  other.loop().spawn([&ran, text]() -> Task<> {
+    co_await yield();
+    ran = text.size() == 100;
+  });
+  while (!ran) std::this_thread::yield();
+}
+
+TEST_CASE("a drop of on needs no memory") {
+  EventLoopThread other;
+  std::binary_semaphore dropped{0};
+  run([&]() -> Task<> {
+    TaskGroup group;
+    std::atomic<bool> started{false};
+    group.spawn([&]() -> Task<> {
+      co_await on(other.loop(), [&]() -> Task<> {
+        struct Says {
+          std::binary_semaphore& gone;
+          ~Says() { gone.release(); }
+        };
+        const Says says{dropped};
+        started = true;
+        co_await sleep(1h);
+      });
+    });
+    while (!started) co_await yield();
+    const test::FailingAllocations failing(0);
+    group.cancel();
+  });
+  dropped.acquire();
 }

@@ -14,6 +14,7 @@
 #include "../support/virtual_loop.h"
 
 using namespace weir;
+using namespace weir::detail;
 using namespace std::chrono_literals;
 
 namespace {
@@ -32,6 +33,7 @@ class Wheel final : public Scheduler {
   TimerWheel timers{kStart};
 
  private:
+  void knock() noexcept override {}
   void arm(Timer& timer) override { timers.arm(timer); }
   void disarm(Timer& timer) noexcept override { timers.disarm(timer); }
 };

@@ -64,7 +64,7 @@ Task<> in_a_switch(int& reached) {
 
 Task<> in_a_for(int& reached) {
   bool go = co_await truth(true);
-  for (; go; go = co_await truth(reached < 3)) ++reached;  // lint: allow(co-await-condition)
+  for (; go; go = co_await truth(reached < 3)) ++reached;  // weir-lint: allow(await-condition)
 }
 
 Task<> in_a_do(int& reached) {
@@ -191,6 +191,47 @@ TEST_CASE("an outcome is destroyed once, bound or not") {
     CHECK(counts.alive() == 1);
   };
   loop.run(body());
+  CHECK(counts.alive() == 0);
+}
+
+TEST_CASE("what is bound to names in a loop is destroyed once in each round, however it is left") {
+  VirtualLoop loop;
+  Tracer::Counts counts;
+  const auto give = [&](bool at_once) -> Task<std::optional<Tracer>> {
+    if (!at_once) co_await yield();
+    co_return Tracer(counts);
+  };
+  int bound = 0;
+  const auto body = [&]() -> Task<> {
+    for (int round = 0; round < 6; ++round) {
+      const bool at_once = round % 2 == 0;
+      auto [first, second] = co_await when_all(give(at_once), give(true));
+      auto&& [third, fourth] = co_await when_all(give(true), give(at_once));
+      const auto [fifth, number] = co_await when_all(give(at_once), truth(true));
+      bound += first.has_value() + second.has_value() + third.has_value() + fourth.has_value() +
+               fifth.has_value();
+      CHECK(counts.alive() == 5);
+      if (round == 2) continue;
+      auto [error, kept] = co_await as_tuple(give(at_once));
+      CHECK(counts.alive() == 6);
+      if (round == 4) break;
+      co_await yield();
+    }
+    CHECK(counts.alive() == 0);
+    int rounds = 0;
+    do {
+      auto [first, second] = co_await when_all(give(false), give(true));
+      if (first.has_value()) continue;
+      bound = 0;
+    } while (++rounds < 3);
+    for (auto [first, second] = co_await when_all(give(false), give(true)); rounds < 6; ++rounds) {
+      auto [again, nothing] = co_await when_all(give(true), yield());
+      CHECK(counts.alive() == 3);
+    }
+    CHECK(counts.alive() == 0);
+  };
+  loop.run(body());
+  CHECK(bound == 25);
   CHECK(counts.alive() == 0);
 }
 

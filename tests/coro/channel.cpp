@@ -10,12 +10,15 @@
 
 #include <chrono>
 #include <memory>
+#include <new>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "../support/allocations.h"
 #include "../support/virtual_loop.h"
 
 using namespace weir;
@@ -174,6 +177,23 @@ TEST_CASE("what a dropped receive was given goes to another one that waits") {
   CHECK(items.empty());
 }
 
+TEST_CASE("what a dropped receive was given before the close goes to another one that waits") {
+  VirtualLoop loop;
+  Channel<int> channel(10);
+  std::vector<int> items;
+  std::vector<int> others;
+  TaskGroup dropped;
+  TaskGroup kept;
+  dropped.spawn(receive_into(channel, items));
+  kept.spawn(receive_into(channel, others));
+  CHECK(channel.try_send(1));  // for the first
+  channel.close();
+  dropped.cancel();
+  loop.settle();
+  CHECK(others == std::vector<int>{1});
+  CHECK(channel.size() == 0);
+}
+
 TEST_CASE("a dropped send has sent its item or has not") {
   VirtualLoop loop;
   Channel<int> channel(1);
@@ -309,4 +329,76 @@ TEST_CASE("a loop may end while its coroutines wait for a channel that others us
     while (channel.try_receive()) {
     }
   }
+}
+
+TEST_CASE("a send that lacks memory leaves the item, the channel and whoever waits as they were") {
+  struct Large {  // too large to be recycled
+    std::unique_ptr<int> value;
+    char more[4096] = {};
+  };
+  test::VirtualLoop loop;
+  Channel<Large> channel(4);
+  CHECK(channel.try_send(Large{std::make_unique<int>(0)}));
+  Large item{std::make_unique<int>(1)};
+  {
+    const test::FailingAllocations failing(0);
+    CHECK_THROWS_AS(channel.try_send(std::move(item)), std::bad_alloc);
+  }
+  REQUIRE(item.value != nullptr);
+  CHECK(channel.size() == 1);
+  CHECK(channel.try_send(std::move(item)));
+  CHECK(*channel.try_receive()->value == 0);
+  CHECK(*channel.try_receive()->value == 1);
+}
+
+TEST_CASE("a received item that is given back, and the end of a channel, need no memory") {
+  test::VirtualLoop loop;
+  std::optional<Channel<int>> channel(std::in_place, 1);
+  TaskGroup group;
+  bool resumed = false;
+  const auto receive = [&]() -> Task<> {
+    (void)co_await channel->receive();
+    resumed = true;
+  };
+  group.spawn(receive());
+  CHECK(channel->try_send(7));
+  {
+    const test::FailingAllocations failing(0);
+    group.cancel();  // settled, and not resumed
+  }
+  CHECK_FALSE(resumed);
+  CHECK(channel->size() == 1);
+  CHECK(*channel->try_receive() == 7);
+  group.spawn(receive());
+  {
+    const test::FailingAllocations failing(0);
+    channel.reset();
+    loop.settle();
+  }
+  CHECK(resumed);
+}
+
+TEST_CASE("emplace makes the item in its place and gives what send gives") {
+  struct Message {
+    Message(int number, std::string content) : id(number), text(std::move(content)) {}
+    int id;
+    std::string text;
+  };
+  test::VirtualLoop loop;
+  Channel<Message> channel(1);
+  std::vector<bool> sent;
+  TaskGroup group;
+  group.spawn([&]() -> Task<> {
+    const bool first = co_await channel.emplace(1, std::string(100, 'x'));
+    const bool second = co_await channel.emplace(2, "two");
+    const bool third = co_await channel.emplace(3, "three");
+    sent = {first, second, third};
+  });
+  loop.settle();
+  CHECK(channel.try_receive()->text == std::string(100, 'x'));
+  loop.settle();
+  channel.close();
+  loop.settle();
+  CHECK(sent == std::vector<bool>{true, true, false});
+  CHECK(channel.try_receive()->id == 2);
 }

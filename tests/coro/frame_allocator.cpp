@@ -17,6 +17,7 @@
 #include "../support/virtual_loop.h"
 
 using namespace weir;
+using namespace weir::detail;
 using namespace std::chrono_literals;
 using test::allocations;
 using test::FailingAllocations;

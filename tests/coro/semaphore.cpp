@@ -148,6 +148,33 @@ TEST_CASE("a lock that was granted and not yet taken is given back when its wait
   CHECK_FALSE(mutex.locked());
 }
 
+TEST_CASE("a mutex may go while a lock that it granted has not been taken yet") {
+  VirtualLoop loop;
+  std::optional<Mutex> mutex(std::in_place);
+  TaskGroup group;
+  std::optional<bool> holds;
+  std::optional<Mutex::Lock> first;
+  const auto take_first = [&]() -> Task<> { first = co_await mutex->lock(); };
+  const auto take = [&]() -> Task<> {
+    const auto lock = co_await mutex->lock();
+    holds = static_cast<bool>(lock);
+  };
+  group.spawn(take_first());
+  REQUIRE(first);
+  group.spawn(take());
+  group.spawn(take());  // waits on
+  first.reset();
+  mutex.reset();
+  SUBCASE("dropped") {
+    group.cancel();
+    CHECK_FALSE(holds);
+  }
+  SUBCASE("resumed") {
+    loop.settle();
+    CHECK(holds == false);
+  }
+}
+
 TEST_CASE("a lock may be released before its end, moved and given up by assignment") {
   VirtualLoop loop;
   Mutex mutex;

@@ -17,6 +17,7 @@
 #include "../support/tracer.h"
 
 using namespace weir;
+using namespace weir::detail;
 using test::Farewell;
 using test::Manual;
 using test::Tracer;

@@ -1,5 +1,6 @@
 #include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>
+#include <weir/coro/error.h>
 #include <weir/coro/event.h>
 #include <weir/coro/task_group.h>
 
@@ -164,6 +165,39 @@ TEST_CASE("several may join a group") {
   CHECK(joined == 2);
 }
 
+TEST_CASE("all who join a group are told of its failure") {
+  VirtualLoop loop;
+  std::optional<TaskGroup> group(std::in_place);
+  TaskGroup joiners;
+  TaskGroup dropped;
+  int told = 0;
+  const auto join = [&]() -> Task<> {
+    try {
+      co_await group->join();
+    } catch (const std::runtime_error&) {
+      ++told;
+    }
+  };
+  group->spawn(fail_after(1s, "failed"));
+  std::vector<int> journal;
+  group->spawn(append(journal, 1h, 1));
+  joiners.spawn(join());
+  joiners.spawn(join());
+  dropped.spawn(join());
+  SUBCASE("while it lives") { loop.advance(2s); }
+  SUBCASE("that was destroyed before they resumed") {
+    const auto end = [&]() -> Task<> {
+      co_await sleep(1s);
+      group.reset();
+      dropped.cancel();
+    };
+    joiners.spawn(end);
+    loop.advance(2s);
+  }
+  CHECK(told >= 2);
+  CHECK(loop.reported().empty());
+}
+
 TEST_CASE("cancel drops all tasks, the destructor too") {
   VirtualLoop loop;
   Tracer::Counts counts;
@@ -236,6 +270,19 @@ TEST_CASE("a task that cancels its own group may finish instead, or fail") {
   loop.settle();
   REQUIRE(loop.reported().size() == 1);
   CHECK(loop.reported()[0].find("after the cancel") != std::string::npos);
+}
+
+TEST_CASE("a cancelled task that ends with operation_canceled is no failure") {
+  VirtualLoop loop;
+  TaskGroup group;
+  const auto give_up = [&]() -> Task<> {
+    co_await yield();
+    group.cancel();
+    throw std::system_error(weir::errc::closed_here);  // as a connection does, which went with it
+  };
+  group.spawn(give_up());
+  loop.settle();
+  CHECK(loop.reported().empty());
 }
 
 TEST_CASE("a task that cancels its own group before its first suspension is dropped there") {
@@ -498,4 +545,21 @@ TEST_CASE("a spawn for which there is no memory starts nothing and counts nothin
     }).join();
   }
   CHECK(failures == 2);  // the frames of the task and of what the group puts around it
+}
+
+TEST_CASE("a group keeps the callable whose task it spawns") {
+  test::VirtualLoop loop;
+  TaskGroup group;
+  std::string seen;
+  {
+    const std::string text(100, 'x');
+    group.spawn([&seen, text]() -> Task<> {
+      co_await sleep(1s);
+      seen = text;
+    });
+  }
+  CHECK(group.size() == 1);
+  loop.advance(2s);
+  CHECK(seen == std::string(100, 'x'));
+  CHECK(group.size() == 0);
 }

@@ -2,9 +2,11 @@
 """Writes the C++ code blocks of Markdown files into one source each, so that a build compiles them.
 
 usage: extract_snippets.py OUTPUT_DIRECTORY FILE...
+       extract_snippets.py --program SOURCE FILE
 
 Every block fenced as ```cpp must stand at namespace level. Each is put into a namespace of its own;
-its include directives go to the top.
+its include directives go to the top. The second form writes the first block, which is a program, as
+it stands.
 """
 
 import pathlib
@@ -34,14 +36,23 @@ def source_of(path, text):
                 includes.append(row)
                 kept.append("")
             else:
+                row = row.replace("int main() try", "int example_main() try")
                 kept.append(row.replace("int main()", "void example_main()"))
         code = "\n".join(kept)
+        if "int example_main()" in code:  # only main itself may end without a return
+            code = ('#pragma GCC diagnostic push\n#pragma GCC diagnostic ignored "-Wreturn-type"\n'
+                    f"{code}\n#pragma GCC diagnostic pop")
         body.append(f"// {path.name}, line {line}\nnamespace block_at_line_{line} {{\n"
                     f"using namespace weir;\nusing namespace std::chrono_literals;\n{code}\n}}\n")
     return PRELUDE + "\n".join(dict.fromkeys(includes)) + "\n\n" + "\n".join(body)
 
 
 def main():
+    if sys.argv[1] == "--program":
+        target, path = map(pathlib.Path, sys.argv[2:])
+        _, code = next(blocks_of(path.read_text(encoding="utf-8")))
+        target.write_text(code, encoding="utf-8")
+        return
     output = pathlib.Path(sys.argv[1])
     output.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[2:]:

@@ -145,6 +145,20 @@ TEST_CASE("a burst of lines, more than the high mark, drops nobody whom the kern
   CHECK(talker_has_all);
 }
 
+TEST_CASE("a burst of empty lines drops nobody: what others get of them counts") {
+  Example server("chat", {"--high-water", "32768"});
+  Guest reader(server);
+  Guest talker(server);
+  constexpr int kLines = 9000;  // more than the mark, and what a socket takes from many small ones
+  std::string expected;
+  for (int i = 0; i < kLines; ++i) expected += talker.number + ": \n";
+  talker.peer.send(std::string(kLines, '\n'));
+  const bool reader_has_all = reader.peer.receive_exactly(expected.size()) == expected;
+  CHECK(reader_has_all);
+  const bool talker_has_all = talker.peer.receive_exactly(expected.size()) == expected;
+  CHECK(talker_has_all);
+}
+
 TEST_CASE("a line that is too long ends its sender's connection only") {
   Example server("chat");
   Guest bad(server);

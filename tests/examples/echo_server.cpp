@@ -1,6 +1,10 @@
 // The example against its promises; left out where the examples are not built.
 #ifdef WEIR_EXAMPLES_DIR
+#include <arpa/inet.h>
 #include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
@@ -18,7 +22,7 @@ using namespace weir::test;
 
 namespace {
 
-const std::string kProgram = std::string(WEIR_EXAMPLES_DIR) + "/echo_server";
+const std::string kProgram = WEIR_EXAMPLES_DIR "/echo_server";
 
 std::string read_source(const char* name) {
   std::ifstream file(std::string(WEIR_SOURCE_DIR) + '/' + name);
@@ -45,8 +49,9 @@ struct Refusal {
   std::vector<std::string> lines;
 };
 
-Refusal refusal_of(const std::vector<std::string>& arguments) {
-  Child child(kProgram, arguments);
+Refusal refusal_of(const std::vector<std::string>& arguments,
+                   const std::string& program = kProgram) {
+  Child child(program, arguments);
   Refusal refusal{};
   std::string text = child.read_all();
   while (!text.empty()) {
@@ -142,6 +147,22 @@ TEST_CASE("a port in use is one line that names it and exit 1") {
   REQUIRE(refusal.lines.size() == 1);
   CHECK(refusal.lines[0].find(address.to_string()) != std::string::npos);
   CHECK(refusal.lines[0].find("in use") != std::string::npos);
+}
+
+TEST_CASE("the README's first program says one line and exits 1 when its port is taken") {
+  const int holder = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(7000);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  // If that fails, somebody else has the port: it is taken all the same.
+  (void)::bind(holder, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const Refusal refusal = refusal_of({}, WEIR_TEST_PROGRAMS_DIR "/readme");
+  CHECK(refusal.status == 1);
+  REQUIRE(refusal.lines.size() == 1);
+  CHECK(refusal.lines[0].find("127.0.0.1:7000") != std::string::npos);
+  CHECK(refusal.lines[0].find("in use") != std::string::npos);
+  ::close(holder);
 }
 
 TEST_CASE("a bad option of the example does not start a server") {

@@ -1,6 +1,8 @@
 #pragma once
 
+#ifdef WEIR_EXAMPLES_DIR
 #include <doctest/doctest.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -111,6 +113,12 @@ class Example {
   SocketAddress address_;
 };
 
+/// Waits, without reading, until the connection has been reset.
+inline bool is_reset(const Peer& peer) {
+  pollfd waiting{.fd = peer.fd(), .events = 0, .revents = 0};
+  return ::poll(&waiting, 1, 30'000) == 1 && (waiting.revents & POLLERR) != 0;
+}
+
 /// What every example server promises of its command line. `needed` are options it cannot do
 /// without.
 inline void check_command_line(const std::string& name, const std::vector<std::string>& needed) {
@@ -153,3 +161,4 @@ inline void check_command_line(const std::string& name, const std::vector<std::s
 }
 
 }  // namespace weir::test
+#endif

@@ -21,7 +21,7 @@ namespace {
 
 bool built() {
   if (std::filesystem::exists(Example::path_of("http_server"))) return true;
-  MESSAGE("skipped: http_server is not built, libhttp-parser-dev is missing");
+  MESSAGE("skipped: http_server is not built, llhttp is missing");
   return false;
 }
 
@@ -305,7 +305,13 @@ TEST_CASE("a request that is none is answered with its status and the end of the
                       "\r\n0\r\n\r\n"},
         Case{417, "GET /hello HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n"},
         Case{431, "GET /hello HTTP/1.1\r\nHost: x\r\nLong: " + std::string(20000, 'x')},
-        Case{431, "GET /" + std::string(20000, 'x')}, Case{431, std::string(20000, '\n')},
+        Case{431, "GET /" + std::string(20000, 'x')}, Case{400, std::string(20000, '\n')},
+        Case{431,
+             [] {
+               std::string lines;
+               for (int i = 0; i < 10000; ++i) lines += "\r\n";
+               return lines;
+             }()},
         Case{505, "GET /hello HTTP/3.0\r\nHost: x\r\n\r\n"}}) {
     CAPTURE(each.bytes.substr(0, 100));
     Peer peer = site.server.connect();
@@ -320,6 +326,114 @@ TEST_CASE("a request that is none is answered with its status and the end of the
     CHECK((status == 400 || status == 501));
   }
   CHECK(get(site, "/hello").status == 200);
+}
+
+TEST_CASE("what another server could take for something else is refused, and nothing behind it") {
+  if (!built()) return;
+  const Site site;
+  struct Case {
+    int status;
+    std::string bytes;
+  };
+  const std::string get = "GET /hello HTTP/1.1\r\nHost: x\r\n";
+  const std::string chunked = get + "Transfer-Encoding: chunked\r\n\r\n";
+  const std::string empty = "0\r\n\r\n";
+  for (const Case& each : {
+           // Chunks whose data, or whose lines, end in anything but CRLF.
+           Case{400, chunked + "3\r\nabcXX0\r\n\r\n"},
+           Case{400, chunked + "3\r\nabc0\r\n\r\n"},
+           Case{400, chunked + "3\r\nabc\n0\r\n\r\n"},
+           Case{400, chunked + "3\nabc\r\n0\r\n\r\n"},
+           Case{400, chunked + "3;a\nabc\r\n0\r\n\r\n"},
+           Case{400, chunked + "0\n\n"},
+           Case{400, chunked + "0\r\n\n"},
+           Case{400, chunked + "0\r\nA: b\r\n c\r\n\r\n"},
+           // Sizes that are not hexadecimal digits alone.
+           Case{400, chunked + "3 \r\nabc\r\n" + empty},
+           Case{400, chunked + "+3\r\nabc\r\n" + empty},
+           Case{400, chunked + "0x3\r\nabc\r\n" + empty},
+           Case{400, chunked + "-3\r\nabc\r\n" + empty},
+           Case{400, chunked + "\r\nabc\r\n" + empty},
+           Case{400, chunked + "ffffffffffffffff3\r\nabc\r\n" + empty},
+           // Transfer codings.
+           Case{400, "GET /hello HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding:\r\n chunked\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding: chunked, chunked\r\n\r\n" + empty},
+           Case{400,
+                get + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n" + empty},
+           Case{501, get + "Transfer-Encoding: gzip, chunked\r\n\r\n" + empty},
+           Case{501, get + "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding: chunked, gzip\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding: identity\r\n\r\n"},
+           Case{400, get + "Transfer-Encoding: xchunked\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding: chunked;q=1\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding: \x0b" + "chunked\r\n\r\n" + empty},
+           Case{400, get + "Transfer-Encoding:\r\n\r\n"},
+           Case{400, get + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + empty},
+           Case{400, get + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + empty},
+           // Lengths.
+           Case{400, get + "Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc"},
+           Case{400, get + "Content-Length: 3, 3\r\n\r\nabc"},
+           Case{400, get + "Content-Length: +3\r\n\r\nabc"},
+           Case{400, get + "Content-Length: 3 3\r\n\r\nabc"},
+           Case{400, get + "Content-Length:\r\n\r\n"},
+           // Lines, names and values.
+           Case{400, get + "A: b\r\n c\r\n\r\n"},
+           Case{400, get + "A: b\r\n\tc\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\n Host: x\r\n\r\n"},
+           Case{400, get + "A : b\r\n\r\n"},
+           Case{400, get + "Transfer-Encoding : chunked\r\n\r\n" + empty},
+           Case{400, get + "A\t: b\r\n\r\n"},
+           Case{400, get + ": b\r\n\r\n"},
+           Case{400, get + "A: b\rContent-Length: 3\r\n\r\nabc"},
+           Case{400, get + "A: b\nB: c\r\n\r\n"},
+           Case{400, get + "\n"},
+           Case{400, get + "\r\r\n"},
+           Case{400, get + "A: b" + std::string(1, '\0') + "\r\n\r\n"},
+           Case{400, get + "A: b\x01\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\nHost: x\n\n"},
+           // Hosts.
+           Case{400, "GET /hello HTTP/1.1\r\nHost: a b<>\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\nHost: a/b\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\nHost: a@b\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\nHost: a:b\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\nHost: [::1\r\n\r\n"},
+           Case{400, "GET /hello HTTP/1.1\r\nHost: [::1]x\r\n\r\n"},
+       }) {
+    CAPTURE(each.bytes);
+    Peer peer = site.server.connect();
+    peer.send(each.bytes + "GET /digits.txt HTTP/1.1\r\nHost: x\r\n\r\n");
+    const Answer answer = receive_answer(peer);
+    CHECK(answer.status == each.status);
+    CHECK(answer.has("Connection: close"));
+    CHECK(peer.receive_all().empty());
+  }
+  for (const std::string& host : {"a-b.c"s, "a-b.c:80"s, "[::1]"s, "[::1]:80"s, "1.2.3.4:"s, ""s}) {
+    CAPTURE(host);
+    CHECK(ask(site, "GET /hello HTTP/1.1\r\nHost: " + host + "\r\n\r\n").status == 200);
+  }
+  CHECK(ask(site, chunked + "3;a=b\r\nabc\r\n0\r\nT: 1\r\n\r\n").status == 200);
+  CHECK(ask(site, get + "Transfer-Encoding: ChunkED\r\n\r\n" + empty).status == 200);
+}
+
+TEST_CASE("no answer to HEAD has a body, whatever is wrong with it") {
+  if (!built()) return;
+  const Site site({"--request-timeout", "100"});
+  for (const std::string& bytes :
+       {"HEAD /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"s,
+        "HEAD /% HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"s,
+        "HEAD /hello HTTP/1.0\r\n\r\n"s, "HEAD /hello HTTP/1.1\r\n\r\n"s,
+        "HEAD /hello HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n"s,
+        "HEAD /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"s,
+        "HEAD /hello HTTP/1.1\r\nHost: x\r\nA: " + std::string(20000, 'a'),
+        "HEAD /hello HTTP/1.1\r\nHo"s}) {
+    CAPTURE(bytes.substr(0, 60));
+    Peer peer = site.server.connect();
+    peer.send(bytes);
+    const Answer answer = receive_answer(peer, false);
+    CHECK(answer.status != 0);
+    CHECK(peer.receive_all().empty());
+  }
 }
 
 TEST_CASE("a request that does not come to its end in time is answered with 408") {
@@ -337,6 +451,15 @@ TEST_CASE("a request that does not come to its end in time is answered with 408"
   between.send("GET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
   CHECK(receive_answer(between).status == 200);
   CHECK(between.receive_all().empty());
+}
+
+TEST_CASE("a client that reads nothing of a file is reset after the write timeout") {
+  if (!built()) return;
+  const Site site({"--write-timeout", "200"});
+  Peer greedy = site.server.connect(4096);
+  greedy.send("GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
+  CHECK(is_reset(greedy));
+  CHECK(get(site, "/hello").status == 200);
 }
 
 TEST_CASE("SIGTERM lets a transfer come to its end") {

@@ -10,7 +10,7 @@ using namespace weir::test;
 
 namespace {
 
-const std::string kProgram = std::string(WEIR_EXAMPLES_DIR) + "/sim_register";
+const std::string kProgram = WEIR_EXAMPLES_DIR "/sim_register";
 
 }  // namespace
 

@@ -61,7 +61,9 @@ std::string transcript(std::string_view bytes, std::uint8_t cut) {
       require(taken <= left.size());
       left.remove_prefix(taken);
       if (const int status = parser.problem(); status != 0) {
-        check(http::Site::refuse(status), root);
+        const http::Response refusal = http::Site::refuse(status, parser.is_head());
+        check(refusal, root);
+        require(refusal.body.empty() == parser.is_head());
         return all + "problem " + std::to_string(status);
       }
       require(parser.whole() || left.empty());

@@ -49,8 +49,14 @@ std::string transcript(std::string_view bytes, std::uint8_t cut) {
       while (const resp::Parser::Command* command = parser.next()) {
         require(!command->empty());
         now += std::chrono::milliseconds(300);
+        resp::Reply made;
+        database.execute(*command, now, made);
         std::string reply;
-        database.execute(*command, now, reply);
+        for (bool more = true; more; made.text.clear()) {
+          more = made.fill();
+          require(made.text.size() < 2 * resp::Reply::kPiece + 32);
+          reply += made.text;
+        }
         std::string_view rest = reply;
         require(take_reply(rest));
         require(rest.empty());

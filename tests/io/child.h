@@ -19,14 +19,14 @@ struct Ended {
 };
 
 /// Runs a program of tests/programs to its end.
-inline Ended run_program(const std::string& name, const std::vector<std::string>& arguments) {
+inline Ended run_child(const std::string& name, const std::vector<std::string>& arguments) {
   int pipe[2];
   REQUIRE(::pipe2(pipe, O_CLOEXEC) == 0);
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDERR_FILENO);
-  std::string path = std::string(WEIR_TEST_PROGRAMS_DIR) + "/" + name;
+  std::string path = WEIR_TEST_PROGRAMS_DIR "/" + name;
   std::vector<std::string> words = arguments;
   std::vector<char*> argv = {path.data()};
   for (std::string& word : words) argv.push_back(word.data());

@@ -30,14 +30,14 @@ TEST_CASE(
     "weir-doctor says which engine is chosen, what the kernel can do, and which limits hold") {
   if (!is_built()) return;
   const Environment wish("WEIR_ENGINE", "epoll");
-  const Ended text = run_program(kDoctor, {});
+  const Ended text = run_child(kDoctor, {});
   INFO(text.output);
   CHECK(text.status == 0);
   for (const char* part : {"kernel    Linux ", "engine    epoll: WEIR_ENGINE asks for it\n",
                            "multishot receive", "epoll_pwait2", "RLIMIT_NOFILE", "somaxconn"}) {
     CHECK(says(text, part));
   }
-  const Ended json = run_program(kDoctor, {"--json"});
+  const Ended json = run_child(kDoctor, {"--json"});
   INFO(json.output);
   CHECK(json.status == 0);
   for (const char* part :
@@ -49,9 +49,9 @@ TEST_CASE(
 
 TEST_CASE("weir-doctor refuses what it does not understand") {
   if (!is_built()) return;
-  CHECK(run_program(kDoctor, {"--xml"}).status == 2);
+  CHECK(run_child(kDoctor, {"--xml"}).status == 2);
   const Environment wish("WEIR_ENGINE", "kqueue");
-  const Ended none = run_program(kDoctor, {});
+  const Ended none = run_child(kDoctor, {});
   CHECK(none.status == 1);
   CHECK(says(none, "WEIR_ENGINE is \"kqueue\""));
 }

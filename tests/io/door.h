@@ -3,6 +3,7 @@
 #include <weir/core/engine.h>
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
+#include <weir/io/engines.h>
 
 #include <doctest/doctest.h>
 #include <poll.h>
@@ -27,11 +28,13 @@
 /// What the tests of the engines share: the loop's door without a loop.
 namespace weir::test {
 
+using namespace weir::detail;  // NOLINT: what is tested
+
 /// An operation that notes what becomes of it.
 class Request : public Operation {
  public:
   Request(OperationKind what, int descriptor)
-      : Operation(what, this, [](Operation& operation, Completion completion) noexcept {
+      : Operation(what, [](Operation& operation, Completion completion) noexcept {
           static_cast<Request&>(operation).take(completion);
         }) {
     fd = descriptor;
@@ -42,17 +45,19 @@ class Request : public Operation {
   static std::unique_ptr<Request> receive_into(int fd, std::size_t most) {
     auto request = make(OperationKind::receive_into, fd);
     request->use_memory(most);
+    request->Operation::receive_into(request->part_.data, request->part_.size);
     return request;
   }
   static std::unique_ptr<Request> read_file(int fd, std::size_t most, std::uint64_t from) {
     auto request = make(OperationKind::read_file, fd);
     request->use_memory(most);
-    request->offset = from;
+    request->Operation::read_file(request->part_);
+    request->part_.offset = from;
     return request;
   }
   static std::unique_ptr<Request> poll(int fd, std::uint32_t what) {
     auto request = make(OperationKind::poll, fd);
-    request->events = what;
+    request->Operation::poll(what);
     return request;
   }
   static std::unique_ptr<Request> send(int fd, std::vector<std::string_view> pieces) {
@@ -60,8 +65,8 @@ class Request : public Operation {
     for (const std::string_view piece : pieces) {
       request->pieces_.push_back({piece.data(), piece.size()});
     }
-    request->slices = request->pieces_.data();
-    request->size = static_cast<std::uint32_t>(request->pieces_.size());
+    request->Operation::send(request->pieces_.data(),
+                             static_cast<std::uint32_t>(request->pieces_.size()));
     return request;
   }
 
@@ -93,8 +98,7 @@ class Request : public Operation {
   }
   void use_memory(std::size_t most) {
     memory_.resize(most);
-    data = reinterpret_cast<std::byte*>(memory_.data());
-    size = static_cast<std::uint32_t>(most);
+    part_ = {reinterpret_cast<std::byte*>(memory_.data()), 0, static_cast<std::uint32_t>(most)};
   }
 
   void take(const Completion& completion) noexcept {
@@ -113,23 +117,31 @@ class Request : public Operation {
 
   std::vector<Slice> pieces_;
   std::string memory_;
+  FilePart part_{nullptr, 0, 0};
 };
 
 /// What is behind a door: an engine of the real kernel, or the simulated one.
 class Behind {
  public:
-  Behind(Engine engine) : engine_(engine) {}
-  explicit Behind(SimulatedNetwork& network) : network_(&network) {}
+  using Maker = std::function<std::unique_ptr<IoEngine>(const LoopOptions&)>;
 
-  [[nodiscard]] std::unique_ptr<IoEngine> make(LoopOptions options) const {
-    if (network_ != nullptr) return network_->make_engine(options);
-    options.engine = engine_;
-    return make_engine(options);
+  explicit Behind(Maker maker) : maker_(std::move(maker)) {}
+  Behind(Engine engine)
+      : maker_([engine](LoopOptions options) {
+          options.engine = engine;
+          return make_engine(options);
+        }) {}
+  explicit Behind(SimulatedNetwork& network)
+      : maker_([&network](const LoopOptions& options) { return network.make_engine(options); }),
+        network_(&network) {}
+
+  [[nodiscard]] std::unique_ptr<IoEngine> make(const LoopOptions& options) const {
+    return maker_(options);
   }
   [[nodiscard]] SimulatedNetwork* network() const noexcept { return network_; }
 
  private:
-  Engine engine_ = Engine::automatic;
+  Maker maker_;
   SimulatedNetwork* network_ = nullptr;
 };
 
@@ -165,9 +177,9 @@ class Door {
   /// Waits until the condition holds. Throws if that takes too long.
   template <class Condition>
   void until(Condition condition) {
-    const TimePoint end = engine_->now() + kPatience;
+    const TimePoint end = now() + kPatience;
     while (!condition()) {
-      if (engine_->now() > end) throw std::runtime_error("Door::until: in vain");
+      if (now() > end) throw std::runtime_error("Door::until: in vain");
       if (network_ == nullptr) {
         engine_->wait(end);
         continue;
@@ -177,6 +189,11 @@ class Door {
         throw std::runtime_error("Door::until: nothing is left to happen");
       }
     }
+  }
+  /// Of the machine that the engine is on.
+  [[nodiscard]] static Sockets& sockets() { return TestMachine::current().sockets(); }
+  [[nodiscard]] TimePoint now() const {
+    return network_ == nullptr ? weir::detail::process_machine().now() : network_->now();
   }
   void until_done(const Request& request) {
     until([&request] { return request.done(); });

@@ -194,12 +194,12 @@ TEST_CASE("signals that interrupt the loop's waiting cost it nothing") {
 }
 
 TEST_CASE("a program that is started inherits no descriptor of a loop") {
-  const std::string before = run_program("descriptors", {}).output;
+  const std::string before = run_child("descriptors", {}).output;
   on_each_kernel_engine("its descriptors are none of the process", [before]() -> Task<> {
     Acceptor acceptor(EventLoop::current(), loopback());
     const Peer client = Peer::connect(acceptor.address());
     const Socket accepted = co_await acceptor.accept();
-    const Ended ended = run_program("descriptors", {});
+    const Ended ended = run_child("descriptors", {});
     CHECK(ended.status == 0);
     CHECK(ended.output == before);
   });
@@ -215,5 +215,56 @@ TEST_CASE("closing a connection that is being read sends the FIN within a few tu
     connection.close();
     co_await turns(5);
     CHECK(peer.has_ended());
+  });
+}
+
+TEST_CASE("a loop is ended by another thread while the one that ran it lives on") {
+  for_each_engine([](Engine engine) {
+    auto loop = std::make_unique<EventLoop>(LoopOptions{.engine = engine});
+    std::unique_ptr<Everything> everything;
+    std::atomic<bool> ran{false};
+    std::atomic<bool> over{false};
+    std::thread own([&] {
+      everything = std::make_unique<Everything>(*loop);
+      loop->run_until_complete(turns(3));
+      ran = true;
+      ran.notify_one();
+      over.wait(false);
+    });
+    ran.wait(false);
+    loop.reset();
+    CHECK(everything->all_ended_once());
+    Peer peer = std::move(everything->peer());
+    everything.reset();
+    CHECK(peer.wait_for_end() == 0);  // nothing holds its connection open
+    over = true;
+    over.notify_one();
+    own.join();
+  });
+}
+
+TEST_CASE("a loop that another thread ends resets the connections whose output it gives up") {
+  for_each_engine([](Engine engine) {
+    auto loop = std::make_unique<EventLoop>(LoopOptions{.engine = engine});
+    const std::string message = pattern(8 << 20);
+    Peer peer;
+    std::thread([&] {
+      loop->spawn([](const std::string& much, Peer& to) -> Task<> {
+        auto [connection, other] = connect_pair({}, 4096);
+        to = std::move(other);
+        connection.set_water_marks(WaterMarks{.high = 32 << 20, .low = 16 << 20});
+        co_await connection.send(much);
+        co_await turns(3);
+        connection.close();  // flushes in the background, which nobody will do
+        co_await turns(3);
+        EventLoop::current().stop();
+      }(message, peer));
+      loop->run();
+    }).join();
+    loop.reset();
+    int error = 0;
+    const std::string received = peer.receive_all(&error);
+    CHECK(received.size() < message.size());
+    CHECK(error == ECONNRESET);
   });
 }

@@ -12,6 +12,7 @@
 #include "child.h"
 
 using namespace weir;
+using namespace weir::detail;
 using namespace weir::test;
 
 namespace {
@@ -39,7 +40,7 @@ void check_echo_on(const char* engine, const Ended& ended) {
 /// Echo works where io_uring is refused, and one line says why it is epoll.
 void check_falls_back(const char* refusal, const std::string& because) {
   const Environment none("WEIR_ENGINE", nullptr);
-  const Ended ended = run_program("refused", {refusal});
+  const Ended ended = run_child("refused", {refusal});
   INFO(ended.output);
   check_echo_on("epoll", ended);
   CHECK(count(ended.output, "[info] using epoll, since ") == 1);
@@ -50,7 +51,7 @@ void check_falls_back(const char* refusal, const std::string& because) {
 /// Asked for nevertheless, it is an error that says what to do.
 void check_wish_fails(const char* refusal, const std::string& because) {
   const Environment wish("WEIR_ENGINE", "uring");
-  const Ended ended = run_program("refused", {refusal});
+  const Ended ended = run_child("refused", {refusal});
   INFO(ended.output);
   CHECK(ended.status == 1);
   CHECK(count(ended.output, "exception: weir: WEIR_ENGINE asks for io_uring, but ") == 1);
@@ -90,7 +91,7 @@ TEST_CASE("where too little memory may be locked, servers run on epoll") {
 
 TEST_CASE("without epoll_pwait2 the epoll engine does with epoll_wait") {
   const Environment wish("WEIR_ENGINE", "epoll");
-  const Ended ended = run_program("refused", {"pwait2-enosys"});
+  const Ended ended = run_child("refused", {"pwait2-enosys"});
   INFO(ended.output);
   check_echo_on("epoll", ended);
 }
@@ -101,7 +102,7 @@ TEST_CASE("io_uring_enter refused after the loop was made is a clear error, and 
     return;
   }
   const Environment wish("WEIR_ENGINE", "uring");
-  const Ended ended = run_program("refused", {"late-enter-eperm"});
+  const Ended ended = run_child("refused", {"late-enter-eperm"});
   INFO(ended.output);
   CHECK(ended.status == 0);
   CHECK(count(ended.output, "engine: io_uring\n") == 1);
@@ -116,7 +117,7 @@ TEST_CASE("where nothing is refused, no line is logged") {
     return;
   }
   const Environment none("WEIR_ENGINE", nullptr);
-  const Ended ended = run_program("refused", {"none"});
+  const Ended ended = run_child("refused", {"none"});
   INFO(ended.output);
   check_echo_on("io_uring", ended);
   CHECK(count(ended.output, "[info]") == 0);

@@ -1,3 +1,5 @@
+#include <weir/sim.h>
+
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -11,9 +13,13 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
+#include <vector>
 
+#include "../support/allocations.h"
 #include "../support/net.h"
 #include "../support/process.h"
+#include "../support/simulation.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -233,6 +239,35 @@ TEST_CASE("a client that is gone before the accept gives a socket, not an except
   });
 }
 
+TEST_CASE("a client for whom there is no memory is reset, not closed as if it had been served") {
+  const auto body = []() -> Task<> {
+    const std::size_t before = count_descriptors();
+    Acceptor acceptor(loopback());
+    std::vector<Peer> clients;
+    for (std::size_t i = 0; i < 8; ++i) {  // as many as wait before their list has to grow
+      clients.push_back(Peer::connect(acceptor.address()));
+      co_await turn_until([&] { return count_descriptors() > before + 2 * (i + 1); });
+    }
+    clients.push_back(Peer::connect(acceptor.address()));
+    {
+      const FailingAllocations none(0);
+      for (int i = 0; i < 10'000 && none.failed() == 0; ++i) co_await yield();
+      CHECK(none.failed() == 1);
+    }
+    const int end = co_await in_thread([&] { return clients.back().wait_for_end(); });
+    CHECK(end == ECONNRESET);
+    for (std::size_t i = 0; i < 8; ++i) {
+      Socket socket = co_await acceptor.accept();
+      CHECK(socket.peer_address() == clients[i].local_address());
+    }
+  };
+  for (const Engine engine : {Engine::uring, Engine::epoll}) {
+    CAPTURE(engine == Engine::uring);
+    // A thread of its own has no blocks yet that it could use again.
+    std::thread([&] { on_engine(engine, body); }).join();
+  }
+}
+
 TEST_CASE("what is accepted and not asked for is bounded, and the backlog holds the rest") {
   on_each_engine([]() -> Task<> {
     const std::size_t before = count_descriptors();
@@ -326,7 +361,23 @@ TEST_CASE("accepted sockets inherit the options and are closed on exec") {
   });
 }
 
-TEST_CASE("the backlog can be taken over when an acceptor ends") {
+TEST_CASE("an acceptor without any descriptor goes on looking for one several times a second") {
+  on_simulation([]() -> Task<> {
+    Sockets& sockets = EventLoop::current().sockets();
+    Socket listener = listen(sockets, loopback());
+    const Peer client = Peer::connect(listener.bound_address());
+    std::optional<Acceptor> acceptor;
+    {
+      const NoDescriptorsLeft limit;  // so that there is no spare one either
+      acceptor.emplace(EventLoop::current(), std::move(listener));
+      co_await sleep(20s);
+    }
+    Socket socket = co_await timeout(100ms, acceptor->accept());
+    CHECK(socket.peer_address() == client.local_address());
+  });
+}
+
+TEST_CASE("an acceptor that stops listening gives what the kernel has, then the end") {
   on_each_engine([]() -> Task<> {
     // All are accepted already, or some only, and the others stand in the kernel's backlog.
     for (const std::size_t accepted : {6UL, 3UL}) {
@@ -334,19 +385,147 @@ TEST_CASE("the backlog can be taken over when an acceptor ends") {
       AcceptorOptions options;
       options.max_waiting = accepted;
       Acceptor acceptor(loopback(), options);
+      const SocketAddress address = acceptor.address();
       std::vector<Peer> clients;
-      for (int i = 0; i < 3; ++i) clients.push_back(Peer::connect(acceptor.address()));
+      for (int i = 0; i < 3; ++i) clients.push_back(Peer::connect(address));
       co_await turns(3);
-      for (int i = 0; i < 3; ++i) clients.push_back(Peer::connect(acceptor.address()));
-      co_await turns(3);
-      std::vector<Socket> taken = acceptor.take_backlog();
-      REQUIRE(taken.size() == clients.size());
-      for (std::size_t i = 0; i < taken.size(); ++i) {
-        CHECK(taken[i].peer_address() == clients[i].local_address());
-        co_await check_connected(std::move(taken[i]), clients[i]);
+      for (int i = 0; i < 3; ++i) clients.push_back(Peer::connect(address));
+      acceptor.stop_listening();
+      CHECK_THROWS_AS(Peer::connect(address), std::system_error);
+      const Acceptor next(address);  // it may be bound again
+      for (Peer& client : clients) {
+        Socket socket = co_await acceptor.accept();
+        CHECK(socket.peer_address() == client.local_address());
+        co_await check_connected(std::move(socket), client);
       }
+      for (int i = 0; i < 2; ++i) {
+        const auto [error, none] = co_await as_tuple(acceptor.accept());
+        CHECK(error == std::errc::operation_canceled);
+      }
+      acceptor.stop_listening();  // again: nothing
+      CHECK(acceptor.address() == address);
     }
   });
+}
+
+TEST_CASE(
+    "an acceptor that stops gives all that its backlog held, which is one more than it says") {
+  on_each_engine([]() -> Task<> {
+    EventLoop& loop = EventLoop::current();
+    AcceptorOptions options;
+    options.backlog = 1;
+    Socket listener = listen(loop.sockets(), loopback(), options);
+    const SocketAddress address = listener.bound_address();
+    std::vector<Peer> clients;
+    for (int i = 0; i < 2; ++i) clients.push_back(Peer::connect(address));
+    Acceptor acceptor(loop, std::move(listener), options);
+    acceptor.stop_listening();
+    for (Peer& client : clients) {
+      Socket socket = co_await acceptor.accept();
+      CHECK(socket.peer_address() == client.local_address());
+      co_await check_connected(std::move(socket), client);
+    }
+    const auto [error, none] = co_await as_tuple(acceptor.accept());
+    CHECK(error == std::errc::operation_canceled);
+  });
+}
+
+TEST_CASE("a listener that stops gives those who come until the kernel has let go of it") {
+  on_each_engine([]() -> Task<> {
+    for (const bool armed : {true, false}) {
+      CAPTURE(armed);
+      EventLoop& loop = EventLoop::current();
+      // Others might have it as well: nobody is refused before it is closed.
+      Acceptor acceptor(loop, listen(loop.sockets(), loopback()));
+      if (armed) co_await turns(3);
+      acceptor.stop_listening();
+      std::vector<Peer> late;
+      for (int i = 0; i < 3; ++i) late.push_back(Peer::connect(acceptor.address()));
+      for (Peer& client : late) {
+        Socket socket = co_await acceptor.accept();
+        co_await check_connected(std::move(socket), client);
+      }
+      const auto [error, none] = co_await as_tuple(acceptor.accept());
+      CHECK(error == std::errc::operation_canceled);
+      CHECK(acceptor.fd() < 0);
+    }
+  });
+}
+
+TEST_CASE("those who wait for an acceptor that stops are told, and dropped ones lose no client") {
+  on_each_engine([]() -> Task<> {
+    Acceptor acceptor(loopback());
+    std::vector<Socket> accepted;
+    int cancelled = 0;
+    const auto wait = [&]() -> Task<> {
+      auto [error, socket] = co_await as_tuple(acceptor.accept());
+      if (error == std::errc::operation_canceled) ++cancelled;
+    };
+    std::optional<TaskGroup> dropped(std::in_place);
+    TaskGroup group;
+    dropped->spawn(accept_into(acceptor, accepted));
+    co_await turns(1);
+    Peer client = Peer::connect(acceptor.address());
+    acceptor.stop_listening();
+    CHECK(accepted.empty());  // in the loop's turn, not here
+    dropped.reset();
+    group.spawn(accept_into(acceptor, accepted));
+    group.spawn(wait());
+    co_await group.join();
+    CHECK(cancelled == 1);
+    REQUIRE(accepted.size() == 1);
+    co_await check_connected(std::move(accepted[0]), client);
+  });
+}
+
+TEST_CASE("an acceptor that stopped may be closed and destroyed at any moment") {
+  on_each_engine([]() -> Task<> {
+    const std::size_t before = count_descriptors();
+    for (int turns_between = 0; turns_between < 4; ++turns_between) {
+      std::optional<Acceptor> acceptor(loopback());
+      co_await turns(turns_between);
+      Peer client = Peer::connect(acceptor->address());
+      acceptor->stop_listening();
+      co_await turns(turns_between);
+      acceptor.reset();
+      const int end = co_await in_thread([&] { return client.wait_for_end(); });
+      CHECK((end == 0 || end == ECONNRESET));
+      client.close();
+    }
+    co_await turn_until([&] { return count_descriptors() == before; });
+  });
+}
+
+TEST_CASE("accepts that are interrupted or aborted end no backlog") {
+  sim::World world;
+  auto& server = world.add_host("10.0.0.1");
+  auto& client = world.add_host("10.0.0.2");
+  std::size_t accepted = 0;
+  bool ended = false;
+  const auto serve = [](sim::World& in, sim::Host& on, std::size_t& count, bool& end) -> Task<> {
+    AcceptorOptions options;
+    options.max_waiting = 2;  // the others stand in the backlog
+    Acceptor acceptor(SocketAddress::parse("0.0.0.0:7"), options);
+    co_await sleep(1s);
+    in.inject(sim::Fault::interrupted, on, 3);
+    acceptor.stop_listening();
+    for (;;) {
+      auto [error, socket] = co_await as_tuple(acceptor.accept());
+      if (error) break;
+      ++count;
+    }
+    end = true;
+  };
+  const auto talk = []() -> Task<> {
+    std::vector<TcpConnection> connections;
+    for (int i = 0; i < 8; ++i) connections.push_back(co_await connect("10.0.0.1:7"));
+    co_await sleep(10s);
+  };
+  server.spawn(serve(world, server, accepted, ended));
+  client.spawn(talk());
+  world.run_for(20s);
+  CHECK(ended);
+  CHECK(accepted == 8);
 }
 
 TEST_CASE("IPv6 listeners take IPv4 clients unless they are told not to") {

@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "../support/net.h"
+#include "../support/simulation.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -33,6 +35,24 @@ Task<> flush_into(TcpConnection& conn, std::optional<std::error_code>& error) {
 }
 
 }  // namespace
+
+TEST_CASE("native_handle is what system calls know the connection by, while it has one") {
+  on_each_kernel_engine("no descriptors", []() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    int type = 0;
+    socklen_t size = sizeof type;
+    CHECK(::getsockopt(conn.native_handle(), SOL_SOCKET, SO_TYPE, &type, &size) == 0);
+    CHECK(type == SOCK_STREAM);
+    conn.force_close();
+    co_await turn_until([conn = &conn] { return conn->native_handle() == -1; });
+    CHECK(TcpConnection().native_handle() == -1);
+  });
+  on_simulation([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    CHECK(conn.native_handle() == -1);
+    co_return;
+  });
+}
 
 TEST_CASE("shutdown sends what is queued, then FIN, and reading goes on") {
   on_each_engine([]() -> Task<> {
@@ -118,6 +138,86 @@ TEST_CASE("a peer that goes on sending after the close sees no RST before its ow
     };
     const std::string got = co_await in_thread(talk);
     CHECK(got == "bye");
+    co_await turn_until([conn = &conn] { return conn->state() == ConnectionState::disconnected; });
+  });
+}
+
+TEST_CASE("what comes after a close is discarded, also where receiving was paused") {
+  on_each_engine([]() -> Task<> {
+    ConnectionOptions options;
+    options.input_high = 1000;
+    options.linger = 2min;  // it is not that which ends it
+    auto [conn, peer] = connect_pair(options, kSmall);
+    const auto before = completions();
+    peer.send(pattern(5000));
+    co_await completed(before);
+    co_await turns(3);
+    conn.close();
+    const auto talk = [peer = &peer] {
+      for (int i = 0; i < 90; ++i) peer->send(pattern(10000));  // far more than the buffers hold
+      const int error = peer->wait_for_end();
+      peer->shutdown_send();
+      return error;
+    };
+    const int error = co_await in_thread(talk);
+    CHECK(error == 0);
+    co_await turn_until([conn = &conn] { return conn->state() == ConnectionState::disconnected; });
+  });
+}
+
+TEST_CASE("a peer that sends without end after a close is reset") {
+  on_each_engine([]() -> Task<> {
+    ConnectionOptions options;
+    options.linger = 2min;
+    auto [conn, peer] = connect_pair(options);
+    co_await conn.send("bye");
+    conn.close();
+    const auto flood = [peer = &peer] {
+      const std::string bytes = pattern(100'000);
+      std::size_t sent = 0;
+      try {
+        while (sent < 1U << 30) {
+          peer->send(bytes);
+          sent += bytes.size();
+        }
+      } catch (const std::system_error&) {  // reset, or a broken pipe
+      }
+      return sent;
+    };
+    const std::size_t sent = co_await in_thread(flood);
+    CHECK(sent >= 1U << 20);
+    CHECK(sent < 64U << 20);  // with what the kernel's buffers hold
+    co_await turn_until([conn = &conn] { return conn->state() == ConnectionState::disconnected; });
+  });
+}
+
+TEST_CASE("a peer that sends without end is held back, not reset, while a close flushes") {
+  on_each_engine([]() -> Task<> {
+    ConnectionOptions options;
+    options.linger = 2min;
+    options.water_marks.high = 64 << 20;
+    auto [conn, peer] = connect_pair(options, kSmall);
+    std::string reply = pattern(4 << 20);
+    co_await conn.send(std::move(reply));
+    conn.close();
+    const std::string bytes = pattern(100'000);
+    std::size_t sent = 0;
+    for (int stuck = 0; stuck < 50; ++stuck) {
+      const std::size_t now = peer.send_now(bytes);
+      if (now > 0) stuck = 0;
+      sent += now;
+      REQUIRE(sent < 64U << 20);
+      co_await turns(1);
+    }
+    const auto receive = [peer = &peer] {
+      int error = 0;
+      std::string all = peer->receive_all(&error);
+      peer->close();
+      return std::pair(error, std::move(all));
+    };
+    const auto [error, all] = co_await in_thread(receive);
+    CHECK(error == 0);
+    CHECK(matching(all, 1, 0) == 4U << 20);
     co_await turn_until([conn = &conn] { return conn->state() == ConnectionState::disconnected; });
   });
 }
@@ -465,5 +565,26 @@ TEST_CASE("a loop may end with every operation of a connection under way") {
     };
     loop.run_until_complete(scene());
     // And now the loop goes.
+  });
+}
+
+TEST_CASE("a connection whose loop has ended may be closed and dropped") {
+  for_each_engine([](Engine engine) {
+    Peer peer;
+    TcpConnection conn;
+    TcpConnection other;
+    on_engine(engine, [&]() -> Task<> {
+      auto [ours, theirs] = connect_pair();
+      auto [second, none] = connect_pair();
+      conn = std::move(ours);
+      peer = std::move(theirs);
+      other = std::move(second);
+      co_return;
+    });
+    CHECK(conn.state() == ConnectionState::disconnected);
+    (void)peer.wait_for_end();
+    conn.close();
+    conn.force_close();
+    conn = TcpConnection();
   });
 }

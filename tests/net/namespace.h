@@ -25,6 +25,8 @@
 /// Places where nobody answers, and networks of a test's own.
 namespace weir::test {
 
+using namespace weir::detail;  // NOLINT: what is tested
+
 /// A loopback port that refuses connections: bound, so that nobody else gets it, and not listening.
 class RefusingPort {
  public:

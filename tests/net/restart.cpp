@@ -5,6 +5,7 @@
 #include <spawn.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "../support/captured_log.h"
 #include "../support/net.h"
 #include "../support/process.h"
 
@@ -29,7 +31,13 @@ using namespace weir::test;
 
 namespace {
 
-const std::string kProgram = std::string(WEIR_TEST_PROGRAMS_DIR) + "/restart_server";
+const std::string kProgram = WEIR_TEST_PROGRAMS_DIR "/restart_server";
+
+/// Whether there is one, be it that it has ended and nobody has waited for it.
+bool has_children() {
+  siginfo_t info{};
+  return ::waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
 
 /// The servers of a test, one after the other: their output, and their ends. A successor's
 /// predecessor ends before it, so it comes to us (PR_SET_CHILD_SUBREAPER).
@@ -215,6 +223,127 @@ Peer talk(const SocketAddress& address) {
 
 }  // namespace
 
+namespace {
+
+/// A successor that does nothing but to have the listener: it reports when it is told to, says so,
+/// and ends when it is told again.
+class Puppet {
+ public:
+  Puppet() : directory_(std::filesystem::temp_directory_path() / "weir-puppet-XXXXXX") {
+    std::string name = directory_.string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    directory_ = name;
+    orders_ = open_fifo("orders");
+    answers_ = open_fifo("answers");
+  }
+  Puppet(const Puppet&) = delete;
+  Puppet& operator=(const Puppet&) = delete;
+  ~Puppet() {
+    tell();
+    ::close(orders_);
+    ::close(answers_);
+    std::filesystem::remove_all(directory_);
+  }
+
+  [[nodiscard]] std::vector<std::string> command() const {
+    return {"/bin/bash", "-c",
+            "exec 98<>$0/orders 99>$0/answers; read -t 60 -u 98; echo -n 1 >&$WEIR_READY_FD; "
+            "echo reported >&99; read -t 60 -u 98",
+            directory_.string()};
+  }
+  void tell() const { CHECK(::write(orders_, "\n", 1) == 1); }
+  /// Waits, the loop as well, until it has reported.
+  void wait() const {
+    char answer[9];
+    CHECK(::read(answers_, answer, sizeof answer) == sizeof answer);
+  }
+
+ private:
+  [[nodiscard]] int open_fifo(const char* name) const {
+    const std::string path = directory_ / name;
+    REQUIRE(::mkfifo(path.c_str(), 0600) == 0);
+    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+    REQUIRE(fd >= 0);
+    return fd;
+  }
+
+  std::filesystem::path directory_;
+  int orders_ = -1;
+  int answers_ = -1;
+};
+
+Task<> hand_over_to(TcpServer& server, const Puppet& puppet, bool& accepts) {
+  const std::vector<std::string> command = puppet.command();
+  accepts = co_await server.hand_over(command);
+}
+
+}  // namespace
+
+TEST_CASE("a drain, a stop or an end during a hand-over leaves the listener to the successor") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    const auto path =
+        std::filesystem::temp_directory_path() / ("weir-during-" + std::to_string(::getpid()));
+    for (const SocketAddress& address :
+         {loopback(), SocketAddress::parse("unix:" + path.string())}) {
+      for (const std::size_t threads : {1UL, 2UL}) {
+        for (const bool drains : {true, false}) {
+          CAPTURE(address);
+          CAPTURE(threads);
+          CAPTURE(drains);
+          const Puppet puppet;
+          ServerOptions options;
+          options.address = address;
+          options.threads = threads;
+          options.reuse_port = threads > 1 && address.is_ip();
+          TcpServer server(EventLoop::current(), options);
+          server.start([](TcpConnection conn) -> Task<> { co_await conn.read(); });
+          bool accepts = false;
+          TaskGroup group;
+          group.spawn(hand_over_to(server, puppet, accepts));
+          if (drains) {
+            (void)co_await server.drain(20s);
+          } else {
+            server.stop();
+            co_await turns(5);
+          }
+          puppet.tell();
+          co_await group.join();
+          CHECK(accepts);
+          CHECK_NOTHROW((void)Peer::connect(server.address()));
+          std::filesystem::remove(path);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("a hand-over that is dropped once the successor has reported leaves it the listener") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    for (const bool reported : {true, false}) {
+      CAPTURE(reported);
+      const Puppet puppet;
+      ServerOptions options;
+      options.address = loopback();
+      TcpServer server(EventLoop::current(), options);
+      server.start([](TcpConnection conn) -> Task<> { co_await conn.read(); });
+      bool accepts = false;
+      TaskGroup group;
+      group.spawn(hand_over_to(server, puppet, accepts));
+      if (reported) {
+        puppet.tell();
+        puppet.wait();
+      }
+      group.cancel();
+      (void)co_await server.drain(20s);
+      if (reported) {
+        CHECK_NOTHROW((void)Peer::connect(server.address()));
+      } else {
+        CHECK_THROWS_AS((void)Peer::connect(server.address()), std::system_error);
+      }
+    }
+  });
+}
+
 TEST_CASE("a server restarts under churn, and no client notices") {
   restart_under_churn({"127.0.0.1:0"});
 }
@@ -315,6 +444,20 @@ TEST_CASE("with port 0 the inherited listener of that host is used") {
   CHECK(servers.ready() == address);
 }
 
+TEST_CASE("an inherited listener is given to one server only, and never again") {
+  EventLoop loop;
+  const EventLoop::Entered entered(loop);
+  const Socket listener = listen(loop.sockets(), loopback());
+  Servers servers(
+      {"/bin/sh", "-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" three 127.0.0.1:0", kProgram},
+      {listener.fd()});
+  const std::string inherited = listener.local_address().to_string();
+  CHECK(servers.line("first ") == "first " + inherited);
+  CHECK(servers.line("second ") != "second " + inherited);
+  CHECK(servers.line("third ") != "third " + inherited);
+  CHECK(servers.wait() == 0);
+}
+
 TEST_CASE("what is not for this process, or no listener, is not inherited") {
   EventLoop loop;
   const EventLoop::Entered entered(loop);
@@ -384,19 +527,94 @@ TEST_CASE("a second signal ends a server that drains, at once") {
   peer.wait_for_end();                                   // FIN or RST
 }
 
-TEST_CASE("a successor that cannot be started is an error, and the server goes on") {
-  on_each_engine([]() -> Task<> {
+TEST_CASE("a successor that cannot be started is told, and the server goes on") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
     ServerOptions options;
     options.address = loopback();
     TcpServer server(EventLoop::current(), options);
-    CHECK_THROWS_AS(server.hand_over({"/nowhere/at/all"}), std::logic_error);
+    const std::vector<std::string> nowhere{"/nowhere/at/all"};
+    const std::vector<std::string> nothing;
+    CHECK_THROWS_AS(co_await server.hand_over(nowhere), std::logic_error);
     server.start([](TcpConnection connection) -> Task<> {
       while (Chunk data = co_await connection.read()) co_await connection.send(std::move(data));
     });
-    const std::string text =
-        text_of<std::system_error>([&] { server.hand_over({"/nowhere/at/all"}); });
-    CHECK(text.find("/nowhere/at/all") != std::string::npos);
-    CHECK_THROWS_AS(server.hand_over({}), std::invalid_argument);
+    CapturedLog log;
+    const bool accepts = co_await server.hand_over(nowhere);
+    CHECK_FALSE(accepts);
+    CHECK(log.count("/nowhere/at/all") == 1);
+    CHECK_THROWS_AS(co_await server.hand_over(nothing), std::invalid_argument);
     co_await in_thread([&] { (void)talk(server.address()); });
+  });
+}
+
+TEST_CASE("a successor that ends, or is not ready in time, is given up, and nobody is lost") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    const CapturedLog log;
+    for (const char* does : {"exit 0", "exit 1", "exec sleep 1000"}) {
+      CAPTURE(does);
+      const auto before = count_descriptors();
+      {
+        ServerOptions options;
+        options.address = loopback();
+        options.hand_over_timeout = does[1] == 'x' && does[2] == 'e' ? 20ms : 30s;
+        TcpServer server(EventLoop::current(), options);
+        server.start([](TcpConnection connection) -> Task<> {
+          while (Chunk data = co_await connection.read()) co_await connection.send(std::move(data));
+        });
+        const std::vector<std::string> command{"/bin/sh", "-c", does};
+        const bool accepts = co_await server.hand_over(command);
+        CHECK_FALSE(accepts);
+        co_await in_thread([&] { (void)talk(server.address()); });
+        (void)co_await server.drain(10s);
+      }
+      co_await turn_until([] { return !has_children(); });
+      co_await turn_until([&] { return count_descriptors() == before; });
+    }
+  });
+}
+
+TEST_CASE("a dropped hand-over kills the successor, and the server goes on") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    ServerOptions options;
+    options.address = loopback();
+    TcpServer server(EventLoop::current(), options);
+    server.start([](TcpConnection connection) -> Task<> {
+      while (Chunk data = co_await connection.read()) co_await connection.send(std::move(data));
+    });
+    const std::vector<std::string> command{"/bin/sleep", "1000"};
+    const auto [error, accepts] = co_await as_tuple(timeout(10ms, server.hand_over(command)));
+    CHECK(error == std::errc::timed_out);
+    co_await turn_until([] { return !has_children(); });
+    co_await in_thread([&] { (void)talk(server.address()); });
+  });
+}
+
+TEST_CASE("a successor that is no weir says by a byte that it serves, and has no signal blocked") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    char name[] = "/dev/shm/weir-mask-XXXXXX";
+    const int file = ::mkostemp(name, O_CLOEXEC);
+    REQUIRE(file >= 0);
+    sigset_t set;
+    sigset_t before;
+    ::sigemptyset(&set);
+    for (const int number : {SIGTERM, SIGHUP, SIGUSR2}) ::sigaddset(&set, number);
+    ::pthread_sigmask(SIG_BLOCK, &set, &before);
+    {
+      ServerOptions options;
+      options.address = loopback();
+      TcpServer server(EventLoop::current(), options);
+      server.listen();
+      const std::vector<std::string> command{
+          "/bin/bash", "-c",
+          "grep SigBlk /proc/self/status > " + std::string(name) + "; echo -n 1 >&$WEIR_READY_FD"};
+      const bool accepts = co_await server.hand_over(command);
+      CHECK(accepts);
+    }
+    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    char text[256] = {};
+    CHECK(::read(file, text, sizeof text - 1) > 0);
+    CHECK(std::string(text) == "SigBlk:\t0000000000000000\n");
+    ::close(file);
+    ::unlink(name);
   });
 }

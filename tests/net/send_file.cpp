@@ -4,11 +4,16 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <system_error>
+#include <vector>
 
+#include "../support/allocations.h"
 #include "../support/net.h"
 
 using namespace weir;
@@ -41,6 +46,25 @@ class TemporaryFile {
 };
 
 }  // namespace
+
+TEST_CASE("send_file refuses what is no file, and may never have its bytes") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
+    const auto [error, none] = co_await as_tuple([](TcpConnection& on, int fd) -> Task<> {
+      co_await on.send_file(fd, 0, 10);
+    }(conn, ends[0]));
+    CHECK(error == std::errc::invalid_seek);
+    ::close(ends[0]);
+    ::close(ends[1]);
+    CHECK(conn.pending_bytes() == 0);
+    co_await conn.send("goes on");
+    const auto receive = [&peer] { return peer.receive_exactly(7); };
+    const std::string got = co_await in_thread(receive);
+    CHECK(got == "goes on");
+  });
+}
 
 TEST_CASE("send_file sends its part in call order with the sends") {
   on_each_engine([]() -> Task<> {
@@ -116,6 +140,37 @@ TEST_CASE("a file shorter than promised breaks the connection with io_error and 
   });
 }
 
+TEST_CASE("whoever does not read holds no block of the file, and one descriptor") {
+  on_each_kernel_engine("the model allocates", []() -> Task<> {
+    constexpr std::size_t kPeers = kSanitized ? 20 : 50;
+    constexpr std::size_t kSize = kSanitized ? 256 << 10 : 2 << 20;
+    ConnectionOptions options;
+    options.water_marks.high = 64 << 20;
+    const TemporaryFile file(pattern(kSize));
+    std::vector<Connected> pairs;
+    for (std::size_t i = 0; i < kPeers; ++i) pairs.push_back(connect_pair(options, kSmall));
+    co_await turns(3);
+    const std::int64_t blocks = large_blocks();
+    const std::size_t descriptors = count_descriptors();
+    for (Connected& pair : pairs) co_await pair.connection.send_file(file.fd(), 0, kSize);
+    co_await turns(50);
+    // Which the thread keeps for whoever can send: until the kernel takes no more from anybody.
+    const auto few_blocks = [blocks] { return large_blocks() - blocks <= 16; };
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    while (!few_blocks() && std::chrono::steady_clock::now() < end) co_await turns(1);
+    CHECK(few_blocks());
+    std::size_t pending = 0;
+    for (Connected& pair : pairs) pending += pair.connection.pending_bytes();
+    CHECK(pending > 0);
+    CHECK(count_descriptors() - descriptors <= kPeers);
+    for (Connected& pair : pairs) {
+      const auto receive = [peer = &pair.peer] { return peer->receive_exactly(kSize); };
+      const std::string got = co_await in_thread(receive);
+      REQUIRE(matching(got, 1, 0) == kSize);
+    }
+  });
+}
+
 TEST_CASE("a bad descriptor is refused, and the connection lives on") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair();
@@ -124,6 +179,30 @@ TEST_CASE("a bad descriptor is refused, and the connection lives on") {
     co_await conn.send("fine");
     co_await conn.flush();
     CHECK(peer.receive_exactly(4) == "fine");
+  });
+}
+
+TEST_CASE("an offset beyond what files can have is refused, by name") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const TemporaryFile file("0123456789");
+    const auto refusal = [&conn = conn](int fd, std::uint64_t offset, std::size_t length) {
+      try {
+        (void)conn.send_file(fd, offset, length);
+      } catch (const std::invalid_argument& refused) {
+        return std::string(refused.what());
+      }
+      return std::string();
+    };
+    constexpr std::uint64_t kLast = std::numeric_limits<std::int64_t>::max();
+    for (const std::uint64_t offset : {~std::uint64_t{0}, kLast + 1, kLast}) {
+      CHECK(refusal(file.fd(), offset, 1).find(std::to_string(offset)) != std::string::npos);
+    }
+    CHECK(refusal(file.fd(), 0, kLast + 1).find(std::to_string(kLast + 1)) != std::string::npos);
+    CHECK(refusal(file.fd(), kLast - 1, 1).empty());
+    co_await conn.send_file(file.fd(), 9, 1);
+    co_await conn.flush();
+    CHECK(peer.receive_exactly(1) == "9");
   });
 }
 

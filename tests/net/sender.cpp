@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "../support/allocations.h"
 #include "../support/net.h"
 
 using namespace weir;
@@ -437,19 +438,49 @@ TEST_CASE("a sender outlives its connection and its loop") {
     Sender sender;
     std::optional<std::jthread> thread;
     std::atomic<bool> stop{false};
-    on_engine(engine, [&]() -> Task<> {
-      auto [conn, peer] = connect_pair();
-      sender = conn.sender();
-      thread.emplace([&stop, sender] {
-        while (!stop) (void)sender.try_send("x");
-      });
-      co_await turns(10);
-    });
+    {
+      EventLoop loop(LoopOptions{.engine = engine});
+      const auto send = [&]() -> Task<> {
+        auto [conn, peer] = connect_pair();
+        sender = conn.sender();
+        thread.emplace([&stop, sender] {
+          while (!stop) (void)sender.try_send("x");
+        });
+        co_await turns(10);
+      };
+      loop.run_until_complete(send());
+    }
     CHECK_FALSE(sender.open());
     sender.close();
     sender.force_close();
     stop = true;
     thread.reset();
     CHECK_FALSE(sender.try_send("x"));
+  });
+}
+
+TEST_CASE("a message that lacks memory leaves the Sender as it was, and the next one goes out") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const Sender sender = conn.sender();
+    const std::string text(100, 'm');
+    for (std::uint64_t allowed = 0;; ++allowed) {
+      std::string message = text;
+      bool sent = false;
+      std::uint64_t failed = 0;
+      {
+        const FailingAllocations failing(allowed);
+        try {
+          sent = sender.try_send(std::move(message));
+        } catch (const std::bad_alloc&) {
+        }
+        failed = failing.failed();
+      }
+      CHECK(sent == (failed == 0));
+      if (failed == 0) break;
+    }
+    CHECK(sender.try_send("end"));
+    co_await conn.flush();
+    CHECK(peer.receive_exactly(103) == text + "end");
   });
 }

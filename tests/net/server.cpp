@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -70,6 +71,30 @@ TEST_CASE("a server may be stopped before it runs, while it starts, and more tha
   });
 }
 
+TEST_CASE("a server that was stopped before its start serves nobody") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      for (const bool reuse_port : {false, true}) {
+        CAPTURE(threads);
+        CAPTURE(reuse_port);
+        TcpServer server(EventLoop::current(),
+                         server_options(Engine::automatic, threads, reuse_port));
+        server.stop();
+        std::atomic<bool> served{false};
+        server.start([&served](TcpConnection) -> Task<> {
+          served = true;
+          co_return;
+        });
+        const auto look = [&] { (void)Peer::knock(server.address()); };
+        co_await in_thread(look);
+        CHECK_FALSE(served);
+        const DrainReport report = co_await server.drain(1h);
+        CHECK(report.finished + report.forced == 0);
+      }
+    }
+  });
+}
+
 TEST_CASE("clients that come before the run are served from the backlog") {
   for_each_engine([](Engine engine) {
     TcpServer server(server_options(engine));
@@ -123,6 +148,7 @@ TEST_CASE("a server on the current loop may be destroyed there with everything u
 
 TEST_CASE("a handler may destroy its server") {
   on_each_engine([]() -> Task<> {
+    const CapturedLog log;
     for (const bool at_once : {true, false}) {
       CAPTURE(at_once);
       std::optional<TcpServer> server(std::in_place, EventLoop::current(),
@@ -143,6 +169,7 @@ TEST_CASE("a handler may destroy its server") {
         (void)co_await in_thread(end);
       }
     }
+    CHECK(log.errors() == 0);  // it is no error of theirs that their connections are gone
   });
 }
 
@@ -222,30 +249,35 @@ TEST_CASE("handlers on other loops end with the base loop, and may throw by then
     const CapturedLog log;
     LoopOptions options;
     options.engine = engine;
-    auto base = std::make_unique<EventLoop>(options);
-    TcpServer server(*base, server_options(engine, 2));
-    std::atomic<int> served{0};
-    std::atomic<int> ended{0};
-    struct Ended {
-      std::atomic<int>& count;
-      ~Ended() { ++count; }
-    };
-    server.start([&](TcpConnection conn) -> Task<> {
-      const Ended end{ended};
-      ++served;
-      co_await conn.read();
-      throw std::runtime_error("thrown late");
-    });
-    Peer first = Peer::connect(server.address());
-    Peer second = Peer::connect(server.address());
-    const auto serve_both = [&]() -> Task<> { co_await turn_until([&] { return served == 2; }); };
-    base->run_until_complete(serve_both());
-    first.send("x");  // it throws while the base loop ends, or after it
-    base.reset();
-    CHECK(eventually([&] { return ended == 2; }));
-    const int end = second.wait_for_end();
-    CHECK((end == 0 || end == ECONNRESET));
-    CHECK(log.count("thrown late") <= 1);
+    for (const bool reuse_port : {false, true}) {
+      CAPTURE(reuse_port);
+      auto base = std::make_unique<EventLoop>(options);
+      TcpServer server(*base, server_options(engine, 2, reuse_port));
+      std::atomic<int> served{0};
+      std::atomic<int> ended{0};
+      struct Ended {
+        std::atomic<int>& count;
+        ~Ended() { ++count; }
+      };
+      server.start([&](TcpConnection conn) -> Task<> {
+        const Ended end{ended};
+        ++served;
+        co_await conn.read();
+        throw std::runtime_error("thrown late");
+      });
+      CHECK(server.loops().size() == 2);
+      Peer first = Peer::connect(server.address());
+      Peer second = Peer::connect(server.address());
+      const auto serve_both = [&]() -> Task<> { co_await turn_until([&] { return served == 2; }); };
+      base->run_until_complete(serve_both());
+      first.send("x");  // it throws while the base loop ends, or after it
+      base.reset();
+      CHECK(eventually([&] { return ended == 2; }));
+      const int end = second.wait_for_end();
+      CHECK((end == 0 || end == ECONNRESET));
+      CHECK(eventually([&] { return Peer::knock(server.address()) != 0; }));
+    }
+    CHECK(log.count("thrown late") <= 2);
   });
 }
 
@@ -323,6 +355,19 @@ TEST_CASE("connections have names with the server's, their peer and a number of 
       CHECK(std::any_of(names.begin(), names.end(),
                         [&](const std::string& name) { return name.starts_with(prefix); }));
     }
+  });
+}
+
+TEST_CASE("a server of several loops spreads its connections evenly over them") {
+  for_each_engine([](Engine engine) {
+    ServerThread server(server_options(engine, 3), echo);
+    std::vector<Peer> peers;
+    for (int i = 0; i < 12; ++i) peers.push_back(server.connect());
+    for (Peer& peer : peers) CHECK(echoes(peer));
+    std::map<EventLoop*, int> of_loop;  // one at a time, it says
+    server->for_each_connection([&](TcpConnection& conn) { ++of_loop[&conn.loop()]; });
+    CHECK(of_loop.size() == 3);
+    for (const auto& [loop, count] : of_loop) CHECK(count == 4);
   });
 }
 

@@ -1,10 +1,13 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "../support/captured_log.h"
@@ -18,6 +21,12 @@ namespace {
 /// A server with its I/O loops, whose base loop is the current one.
 ServerOptions options_with(std::size_t threads, bool reuse_port = false) {
   return server_options(Engine::automatic, threads, reuse_port);
+}
+
+Task<> drain_and_say(Task<DrainReport> drain, std::atomic<bool>& begins, std::atomic<bool>& ended) {
+  begins = true;
+  (void)co_await std::move(drain);
+  ended = true;
 }
 
 }  // namespace
@@ -77,6 +86,49 @@ TEST_CASE("a drain cuts off at its deadline who has not finished, and counts the
   });
 }
 
+TEST_CASE("a drain that cuts off many leaves turns of the loop to others") {
+  on_each_kernel_engine("there no time passes in a turn", []() -> Task<> {
+    // Each takes a millisecond to end at least, so that few of them fit into a turn.
+    struct Slow {
+      std::vector<std::uint64_t>& turns;
+      Slow(std::vector<std::uint64_t>& of) : turns(of) {}
+      Slow(const Slow&) = delete;
+      Slow& operator=(const Slow&) = delete;
+      ~Slow() {
+        EventLoop& loop = EventLoop::current();
+        turns.push_back(loop.metrics().turns);
+        const TimePoint until = loop.machine().now() + 1ms;
+        while (loop.machine().now() < until) continue;
+      }
+    };
+    constexpr std::size_t kConnections = 60;
+    std::vector<std::uint64_t> turns_of_ends;
+    TcpServer server(EventLoop::current(), options_with(1));
+    server.start([&](TcpConnection conn) -> Task<> {
+      const Slow slow(turns_of_ends);
+      for (;;) (void)co_await conn.read();
+    });
+    std::vector<Peer> peers;
+    for (std::size_t i = 0; i < kConnections; ++i) {
+      peers.push_back(Peer::connect(server.address()));
+    }
+    co_await turn_until([&] { return server.connection_count() == kConnections; });
+    const DrainReport report = co_await server.drain(1ms);
+    CHECK(report.forced == kConnections);
+    REQUIRE(turns_of_ends.size() == kConnections);
+    long most = 0;
+    for (const std::uint64_t turn : turns_of_ends) {
+      most = std::max<long>(most, std::count(turns_of_ends.begin(), turns_of_ends.end(), turn));
+    }
+    CHECK(most < 10);
+    for (Peer& peer : peers) {
+      const auto end = [&peer] { return peer.wait_for_end(); };
+      const int error = co_await in_thread(end);
+      CHECK(error == ECONNRESET);
+    }
+  });
+}
+
 TEST_CASE("who is cut off in the middle of an answer sees a reset, by a drain and by a stop") {
   on_each_engine([]() -> Task<> {
     for (const bool drained : {true, false}) {
@@ -131,14 +183,20 @@ TEST_CASE("a handler that waits for a request or a drain ends when the drain beg
         const bool right = co_await in_thread(talk);
         CHECK(right);
       }
-      const DrainReport report = co_await server.drain(20s);
-      CHECK(report.finished == kPeers);
-      CHECK(report.forced == 0);
+      std::optional<DrainReport> report;
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      TaskGroup group;
+      group.spawn(drain());
       for (Peer& peer : peers) {
         const auto rest = [&peer] { return peer.receive_all(); };
         const std::string farewell = co_await in_thread(rest);
         CHECK(farewell == "bye\n");
+        peer.close();
       }
+      co_await group.join();
+      REQUIRE(report);
+      CHECK(report->finished == kPeers);
+      CHECK(report->forced == 0);
     }
   });
 }
@@ -225,32 +283,142 @@ TEST_CASE("clients in the backlog when a drain begins are served, on one loop an
   });
 }
 
-TEST_CASE("a reply under way when its handler has ended arrives whole after a drain") {
-  for_each_engine([](Engine engine) {
+TEST_CASE("a drain waits for a reply under way whose handler has ended") {
+  on_each_engine([]() -> Task<> {
     constexpr std::size_t kReply = 4 << 20;
     for (const std::size_t threads : {1UL, 2UL}) {
-      Peer peer;
-      on_engine(engine, [&]() -> Task<> {
-        std::optional<TcpServer> server(std::in_place, EventLoop::current(), options_with(threads));
-        server->start([](TcpConnection conn) -> Task<> {
-          co_await conn.read();
-          conn.set_water_marks({.high = 2 * kReply, .low = 0});
-          std::string reply = pattern(kReply);
-          co_await conn.send(std::move(reply));
-        });
-        peer = Peer::connect(server->address(), 16 << 10);
-        peer.send("x");
-        const DrainReport report = co_await server->drain(20s);
-        CHECK(report.forced == 0);
-        std::optional<std::string> got;
-        const auto receive = [&peer] { return peer.receive_all(); };
-        const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
-        TaskGroup group;
-        group.spawn(collect());
-        server.reset();
-        co_await group.join();
-        CHECK(matching(*got, 1, 0) == kReply);
+      CAPTURE(threads);
+      TcpServer server(EventLoop::current(), options_with(threads));
+      server.start([](TcpConnection conn) -> Task<> {
+        co_await conn.read();
+        conn.set_water_marks({.high = 2 * kReply, .low = 0});
+        std::string reply = pattern(kReply);
+        co_await conn.send(std::move(reply));
       });
+      Peer peer = Peer::connect(server.address(), 16 << 10);
+      peer.send("x");
+      std::string got;
+      const auto receive = [&peer] {
+        std::string all = peer.receive_all();
+        peer.close();
+        return all;
+      };
+      const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
+      TaskGroup group;
+      group.spawn(collect());
+      const DrainReport report = co_await server.drain(20s);
+      CHECK(server.connection_count() == 0);
+      CHECK(report.finished == 1);
+      CHECK(report.forced == 0);
+      co_await group.join();
+      CHECK(matching(got, 1, 0) == kReply);
+    }
+  });
+}
+
+TEST_CASE("a drain resets at its limit a reply under way whose handler has ended") {
+  on_each_engine([]() -> Task<> {
+    constexpr std::size_t kReply = 4 << 20;
+    for (const std::size_t threads : {1UL, 2UL}) {
+      CAPTURE(threads);
+      TcpServer server(EventLoop::current(), options_with(threads));
+      std::atomic<bool> ended{false};
+      server.start([&](TcpConnection conn) -> Task<> {
+        co_await conn.read();
+        conn.set_water_marks({.high = 2 * kReply, .low = 0});
+        std::string reply = pattern(kReply);
+        co_await conn.send(std::move(reply));
+        ended = true;
+      });
+      Peer peer = Peer::connect(server.address(), 16 << 10);
+      peer.send("x");
+      co_await turn_until([&] { return ended.load(); });
+      const DrainReport report = co_await server.drain(20ms);
+      CHECK(server.connection_count() == 0);
+      CHECK(report.finished == 0);
+      CHECK(report.forced == 1);
+      const auto end = [&peer] { return peer.wait_for_end(); };
+      const int error = co_await in_thread(end);
+      CHECK(error == ECONNRESET);
+    }
+  });
+}
+
+TEST_CASE("nothing of a server is left when its drain resumes, whoever was cut off") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      TcpServer server(EventLoop::current(), options_with(threads));
+      server.start(echo);
+      std::vector<Peer> peers;
+      for (int i = 0; i < 5; ++i) peers.push_back(Peer::connect(server.address()));
+      co_await turn_until([&] { return server.connection_count() == 5; });
+      const DrainReport report = co_await server.drain(1ms);
+      CHECK(server.connection_count() == 0);
+      CHECK(report.finished + report.forced == 5);
+    }
+  });
+}
+
+TEST_CASE("who connects while the kernel still lets go of a draining listener is served") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      CAPTURE(threads);
+      TcpServer server(EventLoop::current(), options_with(threads));
+      server.start(echo);
+      co_await turns(2);
+      std::optional<DrainReport> report;
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      TaskGroup group;
+      group.spawn(drain());  // up to where it waits
+      std::vector<Peer> peers;
+      try {
+        for (int i = 0; i < 5; ++i) peers.push_back(Peer::connect(server.address()));
+      } catch (const std::system_error& error) {  // it has let go already
+        CHECK(error.code() == std::errc::connection_refused);
+      }
+      CAPTURE(peers.size());
+      const auto talk = [&peers] {
+        std::size_t right = 0;
+        for (Peer& peer : peers) right += echoes(peer) ? 1 : 0;
+        return right;
+      };
+      const std::size_t right = co_await in_thread(talk);
+      CHECK(right == peers.size());
+      const std::size_t count = peers.size();
+      peers.clear();
+      co_await group.join();
+      REQUIRE(report);
+      CHECK(report->finished == count);
+    }
+  });
+}
+
+TEST_CASE("a drain ends when its server is stopped or destroyed") {
+  on_each_engine([]() -> Task<> {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      for (const bool destroyed : {false, true}) {
+        CAPTURE(threads);
+        CAPTURE(destroyed);
+        std::optional<TcpServer> server(std::in_place, EventLoop::current(), options_with(threads));
+        server->start(echo);
+        Peer peer = Peer::connect(server->address());
+        co_await turn_until([&] { return server->connection_count() == 1; });
+        std::optional<DrainReport> report;
+        const auto drain = [&]() -> Task<> { report = co_await server->drain(1h); };
+        TaskGroup group;
+        group.spawn(drain());
+        co_await turns(2);
+        CHECK_FALSE(report);
+        if (destroyed) {
+          server.reset();
+        } else {
+          server->stop();
+        }
+        co_await group.join();
+        REQUIRE(report);
+        CHECK(report->finished == 0);
+        CHECK(report->forced == 1);
+      }
     }
   });
 }
@@ -285,5 +453,103 @@ TEST_CASE("a drain that is dropped leaves its server stoppable") {
     CHECK(server.connection_count() == 1);
     server.stop();
     co_await turn_until([&] { return server.connection_count() == 0; });
+  });
+}
+
+TEST_CASE("a server one of whose loops has ended drains, and hands nothing over from it") {
+  on_each_kernel_engine("it ends no loop of a pool", []() -> Task<> {
+    const CapturedLog log;
+    for (const bool reuse_port : {false, true}) {
+      CAPTURE(reuse_port);
+      const std::size_t threads = count_threads();
+      TcpServer server(EventLoop::current(), options_with(2, reuse_port));
+      server.start([](TcpConnection conn) -> Task<> {
+        co_await conn.read();
+        EventLoop::current().stop();
+      });
+      Peer peer = Peer::connect(server.address());
+      peer.send("x");
+      co_await turn_until([&] { return count_threads() == threads + 1; });
+      const std::vector<std::string> nowhere{"/nowhere/at/all"};
+      const bool accepts = co_await server.hand_over(nowhere);
+      CHECK_FALSE(accepts);
+      const DrainReport report = co_await server.drain(20s);
+      CHECK(report.finished + report.forced == 0);
+    }
+  });
+}
+
+TEST_CASE("a drain that begins while another thread destroys its server ends") {
+  for_each_engine([](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    EventLoopThread base(options);
+    for (int round = 0; round < 30; ++round) {
+      std::optional<TcpServer> server(std::in_place, base.loop(), server_options(engine, 3, true));
+      server->start(echo);
+      std::atomic<bool> begins{false};
+      std::atomic<bool> ended{false};
+      base.loop().spawn(drain_and_say(server->drain(5ms), begins, ended));
+      CHECK(eventually([&] { return begins.load(); }));
+      server.reset();
+      CHECK(eventually([&] { return ended.load(); }));
+    }
+  });
+}
+
+TEST_CASE("a drain does not wait where a handler holds up its loop") {
+  on_each_kernel_engine("its loops share a thread", []() -> Task<> {
+    std::atomic<bool> holds{false};
+    std::atomic<bool> let_go{false};
+    std::atomic<bool> gave_up{false};
+    TcpServer server(EventLoop::current(), options_with(2));
+    server.start([&](TcpConnection conn) -> Task<> {
+      co_await conn.read();
+      holds = true;
+      const auto end = std::chrono::steady_clock::now() + 5s;
+      while (!let_go && !gave_up) {
+        gave_up = std::chrono::steady_clock::now() > end;
+        std::this_thread::yield();
+      }
+    });
+    Peer peer = Peer::connect(server.address());
+    peer.send("x");
+    co_await turn_until([&] { return holds.load(); });
+    std::optional<DrainReport> report;
+    const auto drain = [&]() -> Task<> { report = co_await server.drain(1ms); };
+    TaskGroup group;
+    group.spawn(drain());
+    co_await sleep(5ms);  // its limit passes as well
+    co_await turns(5);
+    CHECK_FALSE(report);
+    let_go = true;
+    co_await group.join();
+    CHECK_FALSE(gave_up);
+    REQUIRE(report);
+    CHECK(report->finished + report->forced == 1);
+  });
+}
+
+TEST_CASE("a drain may have as much time as any duration says") {
+  on_each_engine([]() -> Task<> {
+    const auto drain_for_ever = [](auto limit) -> Task<> {
+      TcpServer server(EventLoop::current(), options_with(1));
+      server.start(echo);
+      Peer peer = Peer::connect(server.address());
+      co_await turn_until([&] { return server.connection_count() == 1; });
+      std::optional<DrainReport> report;
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(limit); };
+      TaskGroup group;
+      group.spawn(drain());
+      co_await turns(2);
+      peer.close();
+      co_await group.join();
+      REQUIRE(report);
+      CHECK(report->finished == 1);
+      CHECK(report->forced == 0);
+    };
+    co_await drain_for_ever(std::chrono::milliseconds::max());
+    co_await drain_for_ever(std::chrono::hours::max());
+    co_await drain_for_ever(std::chrono::duration<double>(1e300));
   });
 }

@@ -184,7 +184,7 @@ TEST_CASE("addresses have an order and a hash that agree with equality") {
 }
 
 TEST_CASE("what the kernel leaves in the padding makes no difference") {
-  weir::RawAddress raw = SocketAddress::parse("1.2.3.4:80").raw();
+  weir::detail::RawAddress raw = SocketAddress::parse("1.2.3.4:80").raw();
   std::fill(raw.bytes + 8, raw.bytes + 16, static_cast<unsigned char>(0xee));  // sin_zero
   const SocketAddress other(raw);
   CHECK(other == SocketAddress::parse("1.2.3.4:80"));

@@ -323,6 +323,16 @@ TEST_CASE("connection throws operation_canceled once the client is stopped, runn
           co_await when_all(wait(running), running.run(until_end), stop(running, from_thread));
       CHECK(second == std::errc::operation_canceled);
     }
+    // A connection that is there still, and ends in a later turn, is not given any more.
+    Acceptor acceptor(loopback());
+    TcpClient connected(quick(acceptor.address()));
+    TaskGroup group;
+    group.spawn(connected.run(until_end));
+    const Socket kept = co_await acceptor.accept();
+    (void)co_await connected.connection();
+    connected.stop();
+    CHECK(co_await wait(connected) == std::errc::operation_canceled);
+    co_await group.join();
     // Destroyed under the one that waits.
     std::optional<TcpClient> gone(quick(port.address()));
     const auto destroy = [&]() -> Task<> {
@@ -488,6 +498,23 @@ TEST_CASE("a thousand clients come back spread out also when the server was away
   on_each_engine([&]() -> Task<> { co_await lose_the_server(count, 700ms); });
 }
 
+TEST_CASE("a client of a host connects to what its name leads to") {
+  on_each_engine([]() -> Task<> {
+    const auto server = serve(loopback());
+    const std::string port = std::to_string(server->address().port());
+    TcpClient client({.connector = {.initial_delay = 1ms}, .host = "localhost:" + port});
+    std::string heard;
+    const auto session = [&](TcpConnection& connection) -> Task<> {
+      co_await connection.send("hello");
+      heard = (co_await connection.read_exactly(5)).view();
+      client.stop();
+      co_await sleep(1h);
+    };
+    co_await client.run(session);
+    CHECK(heard == "hello");
+  });
+}
+
 TEST_CASE("a wrong option of a client throws, and the text names it and its value") {
   const auto text = [](ClientOptions options) {
     return text_of<std::invalid_argument>([&] { const TcpClient client(options); });
@@ -505,4 +532,29 @@ TEST_CASE("a wrong option of a client throws, and the text names it and its valu
         "2");
   names(text({.address = address, .connection = {.input_high = 0}}), "input_high", "0");
   names(text({.address = address, .connection = {.linger = -1ms}}), "linger", "-1");
+}
+
+TEST_CASE("sessions that end at once, without a delay between them, leave others their turn") {
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
+    Acceptor acceptor(SocketAddress::parse("unix:@weir-ends-" + std::to_string(::getpid())));
+    TcpClient client(
+        {.address = acceptor.address(), .connector = {.initial_delay = 0ms, .max_delay = 0ms}});
+    int sessions = 0;
+    int seen = -1;
+    const auto other = [&]() -> Task<> {
+      co_await turns(1);
+      seen = sessions;
+    };
+    const auto session = [&](TcpConnection&) -> Task<> {
+      ++sessions;
+      co_return;
+    };
+    TaskGroup group;
+    group.spawn(other());
+    group.spawn(client.run(session));
+    co_await turn_until([&] { return seen >= 0; });
+    CHECK(seen < 20);
+    client.stop();
+    co_await group.join();
+  });
 }

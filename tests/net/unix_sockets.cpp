@@ -176,6 +176,62 @@ TEST_CASE("a path on which somebody listens, or that is no socket, is left alone
   });
 }
 
+TEST_CASE("a Unix socket's file has the permissions asked for, whatever the umask") {
+  const Directory directory;
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
+    const auto path = directory / "socket";
+    const auto mode = [&] {
+      struct stat info{};
+      return ::stat(path.c_str(), &info) == 0 ? info.st_mode & 07777 : 0;
+    };
+    for (const mode_t mask : {mode_t{0022}, mode_t{0077}, mode_t{0}}) {
+      const mode_t before = ::umask(mask);
+      {
+        const Acceptor acceptor(unix_address(path));
+        CHECK(mode() == 0660);
+      }
+      AcceptorOptions options;
+      options.unix_mode = 0606;
+      {
+        const Acceptor acceptor(unix_address(path), options);
+        CHECK(mode() == 0606);
+      }
+      ServerOptions server_options;
+      server_options.address = unix_address(path);
+      server_options.unix_mode = 0600;
+      TcpServer server(EventLoop::current(), server_options);
+      server.start(echo);
+      CHECK(mode() == 0600);
+      ::umask(before);
+    }
+    AcceptorOptions options;
+    options.unix_mode = 01777;
+    CHECK_THROWS_AS(Acceptor(unix_address(path), options), std::invalid_argument);
+    co_return;
+  });
+}
+
+TEST_CASE("a stale socket file that is not ours, and a link to one, are left alone") {
+  const Directory directory;
+  on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
+    const auto path = directory / "socket";
+    const auto link = directory / "link";
+    leave_stale(unix_address(path));
+    std::filesystem::create_symlink(path, link);
+    CHECK_THROWS_AS(Acceptor{unix_address(link)}, std::system_error);
+    CHECK(std::filesystem::exists(path));
+    std::filesystem::remove(link);
+    if (::chown(path.c_str(), 12345, static_cast<gid_t>(-1)) == 0) {
+      CHECK_THROWS_AS(Acceptor{unix_address(path)}, std::system_error);
+      CHECK(std::filesystem::exists(path));
+    } else {
+      MESSAGE("skipped: only root can have a file of another user");
+    }
+    std::filesystem::remove(path);
+    co_return;
+  });
+}
+
 TEST_CASE("an acceptor removes only its own file") {
   const Directory directory;
   on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {

@@ -6,6 +6,7 @@ Usage: package.py SOURCE_DIR BUILD_DIR
 """
 
 import pathlib
+import platform
 import re
 import shutil
 import subprocess
@@ -36,7 +37,29 @@ def check(name, program):
 def build_with_cmake(directory, *settings):
     run("cmake", "-S", CONSUMER, "-B", directory, "-G", "Ninja", *settings)
     run("cmake", "--build", directory)
+    if (directory / "consumer_tls").exists():
+        check("TLS, " + directory.name, directory / "consumer_tls")
     return directory / "consumer"
+
+
+def check_hardening(program, library):
+    """What hardening-check of Debian's devscripts looks for."""
+    symbols = run("nm", "-D", "--undefined-only", program)
+    if "__stack_chk_fail" not in symbols:
+        sys.exit(f"FAILED: {program} has no stack protector")
+    if not re.search(r"__\w+_chk\b", symbols.replace("__stack_chk_fail", "")):
+        sys.exit(f"FAILED: {program} calls no function of _FORTIFY_SOURCE")
+    told = run("readelf", "-hldW", program)
+    for what, sign in (("position independent", r"Type:\s+DYN"), ("relro", "GNU_RELRO"),
+                       ("bound at its start", "BIND_NOW|FLAGS.* NOW")):
+        if not re.search(sign, told):
+            sys.exit(f"FAILED: {program} is not {what}")
+    # The program itself has the property only where the C runtime has it too.
+    if platform.machine() == "x86_64":
+        objects = run("readelf", "-nW", library)
+        if objects.count("File: ") != len(re.findall(r"x86 feature:.*SHSTK", objects)):
+            sys.exit(f"FAILED: not all of {library} is made for a shadow stack")
+    print("passed: hardening")
 
 
 def main(work):
@@ -48,10 +71,18 @@ def main(work):
     run("cmake", "--install", BUILD, "--prefix", prefix)
     built = re.search(r"--target (.*)", README.read_text(encoding="utf-8"))[1].split()
     files = [*prefix.glob("bin/*"), *prefix.rglob("lib*.a")]
-    missing = {file.stem.removeprefix("lib") for file in files} - set(built)
+    run(prefix / "bin" / "weir-lint", SOURCE / "examples")  # a script, which nobody builds
+    files.remove(prefix / "bin" / "weir-lint")
+    missing = {file.stem.removeprefix("lib").replace("-tls", "_tls") for file in files} - set(built)
     if missing:
         sys.exit(f"FAILED: README installs {', '.join(missing)}, which it has not built")
     print("passed: README builds what it installs")
+    headers = {str(file.relative_to(prefix / "include")) for file in prefix.rglob("include/**/*.h")}
+    for inner in ("weir/io/engines.h", "weir/io/uring_ring.h", "weir/net/server/share.h"):
+        if inner in headers:
+            sys.exit(f"FAILED: {inner} is installed, which no header of users includes")
+    print(f"passed: {len(headers)} headers, no inner ones")
+    check_hardening(next(prefix.glob("bin/weir-doctor")), next(prefix.rglob("libweir.a")))
     for compiler in compilers:
         for standard in ("20", "23"):
             name = f"find_package, {compiler}, C++{standard}"
@@ -66,6 +97,15 @@ def main(work):
         program = work / f"by-pkg-config-{compiler}"
         run(compiler, "-std=c++20", *WARNINGS, CONSUMER / "main.cpp", "-o", program, *flags)
         check(f"pkg-config, {compiler}", program)
+
+    if next(prefix.rglob("weir-tls.pc"), None):
+        flags = run("pkg-config", "--cflags", "--libs", "weir-tls", env={
+                        "PATH": "/usr/bin:/bin", "PKG_CONFIG_PATH": str(pc_files[0].parent)}).split()
+        program = work / "tls-by-pkg-config"
+        run("g++", "-std=c++20", *WARNINGS, CONSUMER / "tls.cpp", "-o", program, *flags)
+        check("pkg-config, TLS", program)
+    else:
+        print("skipped: weir-tls was not built")
 
     check("add_subdirectory, shared library", build_with_cmake(
         work / "subdirectory", f"-DWEIR_SOURCE={SOURCE}", "-DBUILD_SHARED_LIBS=ON",

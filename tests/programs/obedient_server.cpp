@@ -1,6 +1,6 @@
 // A server that does what its clients say, a line each, and tells what they ask: for tests that
-// change the process itself (limits, signals). obedient_server uring|epoll [SPARE]: with SPARE
-// there is room for so many descriptors more once it listens.
+// change the process itself (limits, signals). obedient_server uring|epoll [THREADS ["closed"]]:
+// with so many loops, each with a listener; started without the standard streams.
 #include <weir/weir.h>
 
 #include <fcntl.h>
@@ -10,12 +10,14 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <vector>
 
 using namespace weir;
 
@@ -41,6 +43,13 @@ void limit_descriptors(rlim_t most) {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/// Leaves room for so many descriptors: takes all the others.
+void leave_room(std::size_t count) {
+  std::vector<int> taken;
+  for (int fd = 0; (fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) taken.push_back(fd);
+  for (std::size_t i = 0; i < count && i < taken.size(); ++i) ::close(taken[i]);
+}
+
 std::string answer(std::string_view line, const TcpServer& server, const Sink& sink) {
   const std::size_t space = line.find(' ');
   const std::string_view word = line.substr(0, space);
@@ -49,9 +58,21 @@ std::string answer(std::string_view line, const TcpServer& server, const Sink& s
     limit_descriptors(std::stoul(rest));
     return "done";
   }
+  if (word == "room") {
+    leave_room(std::stoul(rest));
+    return "done";
+  }
+  if (word == "standard") {  // streams that are open
+    int open = 0;
+    for (const int fd : {0, 1, 2}) open += ::fcntl(fd, F_GETFD) >= 0 ? 1 : 0;
+    return std::to_string(open);
+  }
   if (word == "shed") return std::to_string(server.shed());
   if (word == "count") return std::to_string(server.connection_count());
-  if (word == "episodes") return std::to_string(sink.episodes);
+  if (word == "episodes") {
+    (void)logging::flush(std::chrono::seconds(10));
+    return std::to_string(sink.episodes);
+  }
   if (word == "cpu") {  // µs of the process so far
     timespec used{};
     ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
@@ -65,18 +86,20 @@ std::string answer(std::string_view line, const TcpServer& server, const Sink& s
 int main(int argc, char** argv) {
   if (argc < 2) return 2;
   const auto sink = std::make_shared<Sink>();
-  log::set_logger(std::make_shared<spdlog::logger>("test", sink));
+  logging::set_logger(std::make_shared<spdlog::logger>("test", sink));
+  const int output = ::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 10);
+  for (const int fd : {0, 1, 2}) {
+    if (argc > 3) ::close(fd);
+  }
+  limit_descriptors(200);  // when an accept is armed the kernel looks at it, and not later
+  const std::size_t threads = argc > 2 ? std::stoul(argv[2]) : 1;
   TcpServer server(
       {.address = SocketAddress::parse("127.0.0.1:0"),
+       .threads = threads,
+       .reuse_port = threads > 1,
        .loop = {.engine = std::string_view(argv[1]) == "epoll" ? Engine::epoll : Engine::uring}});
   server.listen();
-  std::printf("%s\n", server.address().to_string().c_str());
-  std::fflush(stdout);
-  if (argc > 2) {
-    const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
-    ::close(next);
-    limit_descriptors(static_cast<rlim_t>(next) + std::stoul(argv[2]));
-  }
+  ::dprintf(output, "%s\n", server.address().to_string().c_str());
   server.run([&](TcpConnection conn) -> Task<> {
     for (;;) {
       auto [error, line] = co_await as_tuple(conn.read_until("\n", 256));

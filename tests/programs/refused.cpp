@@ -22,6 +22,7 @@
 #include <vector>
 
 using namespace weir;
+using namespace weir::detail;
 
 namespace {
 

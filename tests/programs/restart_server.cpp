@@ -2,6 +2,7 @@
 // MODE "serve": SIGHUP starts a successor that takes over the listeners, then drains and ends;
 // SIGTERM drains and ends. MODE "run": `TcpServer::run`. Both print "ready PID ADDRESS" once they
 // serve, "drained FINISHED FORCED" or "end" when they end, and "kept" if a listener was inherited.
+// MODE "three": two servers on the address, and a third after the end of the first; prints theirs.
 #include <weir/weir.h>
 
 #include <unistd.h>
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,10 +34,30 @@ void say_ready(const TcpServer& server) {
 }
 
 Task<> serve(TcpServer& server, std::vector<std::string> command) {
-  const int number = co_await signal(SIGHUP, SIGTERM);
-  if (number == SIGHUP) server.hand_over(command);
+  for (;;) {
+    const int number = co_await signal(SIGHUP, SIGTERM);
+    if (number != SIGHUP) break;
+    if (bool accepts = co_await server.hand_over(command); accepts) break;
+    say("goes on");
+  }
   const DrainReport report = co_await server.drain(20s);
   say("drained " + std::to_string(report.finished) + " " + std::to_string(report.forced));
+}
+
+Task<> serve_three(ServerOptions options) {
+  std::optional<TcpServer> first(std::in_place, EventLoop::current(), options);
+  first->start(echo);
+  say("first " + first->address().to_string());
+  TcpServer second(EventLoop::current(), options);
+  second.start(echo);
+  say("second " + second.address().to_string());
+  first.reset();
+  for (int turn = 0; turn < 10; ++turn) co_await yield();  // its number is free again
+  Acceptor other(options.address);
+  TcpServer third(EventLoop::current(), options);
+  third.start(echo);
+  say("third " + third.address().to_string());
+  if (third.address() == other.address()) say("which is another's");
 }
 
 }  // namespace
@@ -62,6 +84,10 @@ int main(int argc, char** argv) try {
     return 0;
   }
   EventLoop loop;
+  if (std::string(argv[1]) == "three") {
+    loop.run_until_complete(serve_three(options));
+    return 0;
+  }
   TcpServer server(loop, options);
   server.start(echo);
   say_ready(server);

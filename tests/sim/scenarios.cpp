@@ -1,5 +1,6 @@
 // What a server meets, in many worlds: WEIR_SIM_SEEDS says in how many, WEIR_SIM_SEED repeats one.
 
+#include <weir/sim.h>
 #include <weir/weir.h>
 
 #include <doctest/doctest.h>
@@ -30,13 +31,13 @@ void forgive(const sim::World& world) {
 // ---- echo ---------------------------------------------------------------------------------------
 
 /// Receives what it sent, whichever way it is read. True if the connection held until then.
-Task<bool> check_echo(std::uint64_t stream, std::uint64_t total, sim::Random& random) {
+Task<bool> check_echo(std::uint64_t stream, std::uint64_t total, Random& random) {
   ConnectOptions options;
   options.timeout = 20s;
   TcpConnection connection = co_await connect("server:7", options);
   const auto send = [](TcpConnection& to, std::uint64_t number, std::uint64_t count,
                        std::uint64_t seed) -> Task<> {
-    sim::Random sizes(seed);
+    Random sizes(seed);
     for (std::uint64_t offset = 0; offset < count;) {
       const std::uint64_t size = std::min(count - offset, 1 + sizes.below(3000));
       std::string bytes = stream_bytes(number, offset, size);
@@ -51,7 +52,7 @@ Task<bool> check_echo(std::uint64_t stream, std::uint64_t total, sim::Random& ra
   const auto receive = [](TcpConnection& from, std::uint64_t number, std::uint64_t count,
                           std::uint64_t seed) -> Task<bool> {
     CheckedStream stream_of_bytes(number);
-    sim::Random ways(seed);
+    Random ways(seed);
     while (stream_of_bytes.offset() < count) {
       const std::uint64_t left = count - stream_of_bytes.offset();
       Chunk chunk;
@@ -73,7 +74,7 @@ Task<bool> check_echo(std::uint64_t stream, std::uint64_t total, sim::Random& ra
 }
 
 Task<> echo_client(sim::World& world, std::uint64_t number, int& done) {
-  sim::Random random(world.random());
+  Random random(world.random());
   for (std::uint64_t attempt = 0;; ++attempt) {
     bool whole = false;
     try {
@@ -158,7 +159,7 @@ Task<> listen_to_chat(sim::World& world, std::size_t most, bool slow, std::size_
 /// set when the connection is over.
 Task<> read_somehow(TcpConnection& connection, CheckedStream& stream, std::uint64_t seed,
                     bool& ended) {
-  sim::Random random(seed);
+  Random random(seed);
   try {
     for (;;) {
       const std::uint64_t way = random.below(4);
@@ -190,7 +191,7 @@ Task<> read_somehow(TcpConnection& connection, CheckedStream& stream, std::uint6
 /// Line `number` of a stream of lines.
 std::string line_of(std::uint64_t number) {
   std::string line = std::to_string(number) + " ";
-  sim::Random letters(number);
+  Random letters(number);
   line.append(1 + letters.below(300), static_cast<char>('a' + letters.below(26)));
   return line + "\n";
 }
@@ -219,7 +220,7 @@ void drain_under_load(sim::World& world) {
   server.spawn(serve(world, threads, took), "server");
   int broken = 0;
   const auto ask = [](sim::World& of, std::uint64_t number, int& cut_off) -> Task<> {
-    sim::Random random(number);
+    Random random(number);
     for (;;) {
       co_await sleep(std::chrono::microseconds(random.below(20'000)));
       auto [error, socket] =
@@ -284,7 +285,7 @@ void drain_of_kept_connections(sim::World& world) {
   auto& connected = world.make<int>(0);
   auto& farewells = world.make<int>(0);
   const auto ask = [](std::uint64_t number, int& connections, int& said) -> Task<> {
-    sim::Random random(number);
+    Random random(number);
     TcpConnection connection(co_await Connector(SocketAddress::parse("10.0.0.1:7")).connect());
     ++connections;
     for (;;) {
@@ -410,7 +411,7 @@ TEST_CASE("scenario: clients come back after each crash of their server, spread 
       client.spawn(run(answers[i]), "client");
     }
     world.run_for(5s);
-    sim::Random random(world.random());
+    Random random(world.random());
     for (int crash = 0; crash < 3; ++crash) {
       if (random.below(2) == 0) {
         server.crash();
@@ -461,7 +462,7 @@ TEST_CASE("scenario: timeouts that race with data lose none of it") {
       TcpServer tcp(EventLoop::current(), options_at("0.0.0.0:7"));
       const auto stream = [random_seed](TcpConnection connection) -> Task<> {
         const auto write = [](TcpConnection to, std::uint64_t number) -> Task<> {
-          sim::Random random(number);
+          Random random(number);
           for (std::uint64_t offset = 0; offset < 20'000;) {
             const std::uint64_t size = std::min(20'000 - offset, 1 + random.below(200));
             co_await to.send(stream_bytes(9, offset, size));
@@ -477,7 +478,7 @@ TEST_CASE("scenario: timeouts that race with data lose none of it") {
     server.spawn(send(seed), "server");
     bool done = false;
     const auto take = [](sim::World& of, std::uint64_t number, bool& finished) -> Task<> {
-      sim::Random random(number);
+      Random random(number);
       while (!finished) {
         try {
           TcpConnection connection = co_await connect("server:7");
@@ -561,7 +562,7 @@ TEST_CASE("scenario: readers that are dropped at any moment lose nothing") {
     bool done = false;
     const auto drop = [](sim::World& of, std::uint64_t seed, bool& finished) -> Task<> {
       constexpr std::uint64_t kTotal = 20'000;
-      sim::Random random(seed);
+      Random random(seed);
       while (!finished) {
         try {
           TcpConnection connection = co_await connect("server:7");
@@ -604,7 +605,7 @@ TEST_CASE("scenario: messages of senders that are dropped leave whole or not at 
     const auto drop = [](sim::World& of, std::uint64_t seed, bool& finished) -> Task<> {
       constexpr std::size_t kHigh = 1000;
       constexpr std::size_t kLow = 300;
-      sim::Random random(seed);
+      Random random(seed);
       while (!finished) {
         try {
           TcpConnection connection = co_await connect("server:7");
@@ -702,7 +703,7 @@ TEST_CASE("scenario: a reader that stalls holds its sender back, whatever happen
     auto& done = world.make<bool>(false);
     const auto take = [](sim::World& of, std::uint64_t seed, std::size_t& count,
                          bool& finished) -> Task<> {
-      sim::Random random(seed);
+      Random random(seed);
       while (!finished) {
         try {
           const Connector connector(SocketAddress::parse("10.0.0.1:7"));
@@ -747,7 +748,7 @@ TEST_CASE("scenario: connects that are dropped at any moment leave nothing behin
     auto& client = world.add_host("10.0.0.2");
     server.spawn(serve_echo(), "echo server");
     const auto drop = [](std::uint64_t seed) -> Task<> {
-      sim::Random random(seed);
+      Random random(seed);
       for (int i = 0; i < 40; ++i) {
         const auto limit = std::chrono::microseconds(random.below(3000));
         const bool by_name = random.below(2) == 0;
@@ -773,7 +774,7 @@ TEST_CASE("scenario: acceptors that end at any moment keep no descriptor") {
   explore_all("acceptors", [](sim::World& world) {
     auto& server = world.add_host("10.0.0.1", "server");
     const auto accept_some = [](std::uint64_t seed) -> Task<> {
-      sim::Random random(seed);
+      Random random(seed);
       for (int i = 0; i < 20; ++i) {
         try {
           Acceptor acceptor(SocketAddress::parse("0.0.0.0:7"));
@@ -791,7 +792,7 @@ TEST_CASE("scenario: acceptors that end at any moment keep no descriptor") {
     };
     server.spawn(accept_some(world.random()), "server");
     const auto come_and_go = [](std::uint64_t seed) -> Task<> {
-      sim::Random random(seed);
+      Random random(seed);
       for (;;) {
         const Connector connector(SocketAddress::parse("10.0.0.1:7"));
         (void)co_await as_tuple(connector.try_once());

@@ -1,3 +1,4 @@
+#include <weir/sim.h>
 #include <weir/weir.h>
 
 #include <doctest/doctest.h>
@@ -331,13 +332,39 @@ TEST_CASE("bytes that arrived before a simulated reset are read before the error
   std::string got;
   std::error_code error;
   const auto listen_late = [](std::string& to, std::error_code& failed) -> Task<> {
-    TcpConnection connection = co_await connect("server:7");
-    co_await sleep(10s);
+    const Connector connector("server:7");
+    Socket socket = co_await connector.connect();
+    co_await sleep(10s);  // meanwhile it is the kernel that has them
+    TcpConnection connection(std::move(socket));
     co_await read_to_end(connection, to, failed);
   };
   client.spawn(listen_late(got, error));
   world.run_for(1min);
   CHECK(got == "last words");
+  CHECK(error == std::errc::connection_reset);
+}
+
+TEST_CASE("a simulated socket that is closed over unread bytes resets its connection") {
+  sim::World world;
+  auto& server = world.add_host("10.0.0.1", "server");
+  auto& client = world.add_host("10.0.0.2");
+  const auto close_unread = []() -> Task<> {
+    Acceptor acceptor(SocketAddress::parse("0.0.0.0:7"));
+    Socket socket = co_await acceptor.accept();
+    co_await sleep(1s);
+    socket.close();
+  };
+  server.spawn(close_unread());
+  std::string got;
+  std::error_code error;
+  const auto talk = [](std::string& to, std::error_code& failed) -> Task<> {
+    TcpConnection connection = co_await connect("server:7");
+    co_await connection.send("unread");
+    co_await read_to_end(connection, to, failed);
+  };
+  client.spawn(talk(got, error));
+  world.run_for(1min);
+  CHECK(got.empty());
   CHECK(error == std::errc::connection_reset);
 }
 
@@ -618,6 +645,40 @@ TEST_CASE("a signal that nobody awaits ends a simulated process") {
   CHECK(!host.running());
 }
 
+TEST_CASE("a simulated signal between two waits is told to every holder, and kills nobody") {
+  sim::World world;
+  auto& host = world.add_host("10.0.0.1");
+  std::vector<int> by_signals;
+  std::vector<int> by_signal;
+  const auto hold = [](std::vector<int>& got) -> Task<> {
+    Signals signals(SIGHUP, SIGUSR1);
+    for (;;) {
+      got.push_back(co_await signals.next());
+      co_await sleep(1s);
+    }
+  };
+  const auto wait = [](std::vector<int>& got) -> Task<> {
+    for (;;) {
+      got.push_back(co_await signal(SIGHUP));
+      co_await sleep(1s);
+    }
+  };
+  host.spawn(hold(by_signals));
+  host.spawn(wait(by_signal));
+  world.run_for(100ms);
+  host.raise(SIGHUP);
+  world.run_for(100ms);
+  host.raise(SIGHUP);
+  host.raise(SIGUSR1);
+  host.raise(SIGHUP);  // one of each number is pending
+  CHECK(host.running());
+  world.run_for(10s);
+  CHECK(by_signals == std::vector<int>{SIGHUP, SIGHUP, SIGUSR1});
+  CHECK(by_signal == std::vector<int>{SIGHUP, SIGHUP});
+  host.raise(SIGTERM);
+  CHECK(!host.running());
+}
+
 TEST_CASE("what the simulation does not model it refuses by name") {
   sim::World world;
   auto& host = world.add_host("10.0.0.1");
@@ -793,6 +854,27 @@ TEST_CASE("a cancel may come too late, and nothing is lost by it") {
   client.spawn(take(done));
   world.inject(sim::Fault::lost_cancel, client, 300);
   CHECK(world.run_until([&] { return done; }, 1min));
+}
+
+TEST_CASE("what an interrupted send did not take goes with the next") {
+  sim::World world;
+  auto& server = world.add_host("10.0.0.1", "server");
+  auto& client = world.add_host("10.0.0.2");
+  server.spawn(serve_echo());
+  bool done = false;
+  client.spawn([](bool& finished) -> Task<> {
+    TcpConnection connection = co_await connect("server:7");
+    CheckedStream stream(1);
+    co_await connection.send(stream_bytes(1, 0, 5000));
+    co_await connection.flush();
+    while (stream.offset() < 5000) stream.take((co_await connection.read()).view());
+    finished = true;
+  }(done));
+  // Nothing but these two sends can wake anybody again.
+  world.at(0s, sim::Fault::interrupted, client, 3);
+  world.at(0s, sim::Fault::interrupted, server, 3);
+  CHECK(world.run_until([&] { return done; }, 1min));
+  CHECK(world.hits(sim::Fault::interrupted) == 6);
 }
 
 TEST_CASE("links have latency and bandwidth") {

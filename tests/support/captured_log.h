@@ -1,11 +1,14 @@
 #pragma once
 
-#include <weir/core/log.h>
+#include <weir/core/logging.h>
 
+#include <doctest/doctest.h>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -21,13 +24,23 @@ class CapturedLog {
     auto logger = std::make_shared<spdlog::logger>("weir", sink_);
     logger->set_level(spdlog::level::trace);
     logger->set_pattern("%l: %v");
-    log::set_logger(std::move(logger));
+    logging::set_logger(std::move(logger));
   }
   CapturedLog(const CapturedLog&) = delete;
   CapturedLog& operator=(const CapturedLog&) = delete;
-  ~CapturedLog() { log::set_logger(nullptr); }
+  ~CapturedLog() { logging::set_logger(nullptr); }
 
-  [[nodiscard]] std::vector<std::string> lines() const { return sink_->lines(); }
+  /// All that was written so far.
+  [[nodiscard]] std::vector<std::string> lines() const {
+    CHECK(logging::flush(std::chrono::seconds(10)));
+    return sink_->lines();
+  }
+
+  /// How many of them were errors.
+  [[nodiscard]] long errors() const {
+    CHECK(logging::flush(std::chrono::seconds(10)));
+    return sink_->errors;
+  }
 
   /// How many lines hold the text.
   [[nodiscard]] long count(std::string_view text) const {
@@ -40,6 +53,8 @@ class CapturedLog {
  private:
   class Sink final : public spdlog::sinks::base_sink<std::mutex> {
    public:
+    std::atomic<long> errors{0};
+
     std::vector<std::string> lines() {
       const std::lock_guard lock(mutex_);
       return lines_;
@@ -47,6 +62,7 @@ class CapturedLog {
 
    private:
     void sink_it_(const spdlog::details::log_msg& message) override {
+      if (message.level >= spdlog::level::err) ++errors;
       lines_.emplace_back(message.payload.data(), message.payload.size());
     }
     void flush_() override {}

@@ -16,6 +16,8 @@
 
 namespace weir::test {
 
+using namespace weir::detail;  // NOLINT: what is tested
+
 /// Drops a task at a chosen moment. Moments are counted from the task's first suspension on: one
 /// before the loop resumes a coroutine (whichever: the task's peers count too), when whatever it
 /// waited for has come but has not been looked at, and one after.

@@ -12,6 +12,8 @@
 
 namespace weir::test {
 
+using namespace weir::detail;  // NOLINT: what is tested
+
 /// What the plain code of a test has of the machine that it runs on, apart from weir: sockets whose
 /// calls block, threads, descriptors. There is the real one, and a simulated one while a body runs
 /// on the simulation. Socket calls give what the system call gives, with -errno for an error.

@@ -12,6 +12,9 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -185,6 +188,7 @@ void for_each_kernel_engine(std::string_view reason, const std::function<void(En
 
 void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options) {
   options.engine = engine;
+  const LookupsEnd lookups_end;
   EventLoop loop(options);
   loop.run_until_complete(bounded(body()));
 }
@@ -207,6 +211,16 @@ TestMachine& TestMachine::current() {
 Peer Peer::connect(const SocketAddress& address, int buffer_bytes) {
   const std::int64_t fd = TestMachine::current().connect(address, buffer_bytes);
   return Peer(static_cast<int>(checked(fd, "connect")));
+}
+
+int Peer::knock(const SocketAddress& address) {
+  try {
+    Peer peer = connect(address);
+    peer.send("x");
+    return peer.wait_for_end();
+  } catch (const std::system_error& error) {
+    return error.code().value();
+  }
 }
 
 void Peer::send(std::string_view bytes) {
@@ -298,15 +312,14 @@ SocketAddress loopback() { return SocketAddress::parse("127.0.0.1:0"); }
 
 std::pair<int, int> tcp_pair(int buffer_bytes) {
   Sockets& sockets = TestMachine::current().sockets();
-  const auto listener = static_cast<int>(checked(sockets.open(AF_INET), "socket"));
-  shrink_buffers(sockets, listener, buffer_bytes);
-  checked(sockets.bind(listener, loopback().raw()), "bind");
-  checked(sockets.listen(listener, 1), "listen");
+  const Socket listener(sockets, static_cast<int>(checked(sockets.open(AF_INET), "socket")));
+  shrink_buffers(sockets, listener.fd(), buffer_bytes);
+  checked(sockets.bind(listener.fd(), loopback().raw()), "bind");
+  checked(sockets.listen(listener.fd(), 1), "listen");
   RawAddress bound;
-  checked(sockets.local_address(listener, bound), "getsockname");
+  checked(sockets.local_address(listener.fd(), bound), "getsockname");
   Peer client = Peer::connect(SocketAddress(bound), buffer_bytes);
-  const auto accepted = static_cast<int>(checked(sockets.accept(listener), "accept"));
-  sockets.close(listener);
+  const auto accepted = static_cast<int>(checked(sockets.accept(listener.fd()), "accept"));
   return {accepted, client.release()};
 }
 
@@ -322,6 +335,32 @@ Linked link_pair(ConnectionOptions a, ConnectionOptions b, int buffer_bytes) {
   Socket one(sockets, left);
   Socket other(sockets, right);
   return {TcpConnection(std::move(one), a), TcpConnection(std::move(other), b)};
+}
+
+std::size_t count_threads() {
+  std::size_t count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
+    if (!name.empty() && name != "weir-log" && name != "weir-blocking") ++count;
+  }
+  return count;
+}
+
+LookupsEnd::LookupsEnd() {
+  // ThreadSanitizer has a thread of its own, from when the first other one is made.
+  [[maybe_unused]] static const bool made = [] {
+    if (kThreadSanitizer) std::thread([] {}).join();
+    return true;
+  }();
+  before_ = count_threads();
+}
+
+LookupsEnd::~LookupsEnd() {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (count_threads() > before_ && std::chrono::steady_clock::now() < end) {
+    std::this_thread::yield();
+  }
 }
 
 int option_of(int fd, int level, int name) {
@@ -381,7 +420,8 @@ Task<> turns(int count) {
 }
 
 Task<> completed(std::uint64_t since, std::uint64_t count) {
-  co_await turn_until([=] { return completions() >= since + count; });
+  const auto enough = [=] { return completions() >= since + count; };
+  co_await turn_until(enough);
 }
 
 void before_resuming(std::uint64_t since, std::uint64_t count, std::function<void()> function) {

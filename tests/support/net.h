@@ -66,7 +66,7 @@ void on_each_kernel_engine(std::string_view reason, const std::function<Task<>()
 void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions options = {});
 
 /// The time of the machine that the current loop runs on, virtual on the simulation.
-inline TimePoint time_now() { return EventLoop::current().engine().now(); }
+inline TimePoint time_now() { return EventLoop::current().machine().now(); }
 
 // ---------------------------------------------------------------------------------------------
 // Peers
@@ -89,6 +89,10 @@ class Peer {
 
   /// Connects; with `buffer_bytes`, small buffers in both directions.
   static Peer connect(const SocketAddress& address, int buffer_bytes = 0);
+  /// How a connection ends where nobody may listen any more: ECONNREFUSED, or what `wait_for_end`
+  /// gives. It says something: of a client that came in the very moment of the listener's close the
+  /// kernel may know nothing and have told it nothing, until it does.
+  static int knock(const SocketAddress& address);
 
   void send(std::string_view bytes);
   /// Sends as much as goes without waiting.
@@ -157,6 +161,22 @@ class NoDescriptorsLeft {
 };
 
 SocketAddress loopback();
+
+/// The threads of this process but those of the log and of `blocking`, which stay.
+std::size_t count_threads();
+
+/// Look-ups go on in threads of their own, which may have files open, and count their frames at
+/// their end. Waits, at the end of its life, until those that came since are gone.
+class LookupsEnd {
+ public:
+  LookupsEnd();
+  LookupsEnd(const LookupsEnd&) = delete;
+  LookupsEnd& operator=(const LookupsEnd&) = delete;
+  ~LookupsEnd();
+
+ private:
+  std::size_t before_ = 0;
+};
 
 // ---------------------------------------------------------------------------------------------
 // Bytes

@@ -1,6 +1,7 @@
 #pragma once
 
-#include <weir/io/sim/random.h>
+#include <weir/io/random.h>
+#include <weir/sim.h>
 #include <weir/weir.h>
 
 #include <doctest/doctest.h>
@@ -17,7 +18,10 @@
 /// What the tests of and with the simulation share.
 namespace weir::test {
 
+using namespace weir::detail;  // NOLINT: what is tested
+
 using namespace std::chrono_literals;
+using weir::detail::Random;
 
 // The seeds of worlds with each set of faults: a seed says by itself which it needs.
 inline constexpr std::uint64_t kSeedRange = 1'000'000'000;
@@ -30,7 +34,7 @@ inline std::string stream_bytes(std::uint64_t stream, std::uint64_t offset, std:
   std::string bytes(count, '\0');
   for (std::size_t i = 0; i < count; ++i) {
     const std::uint64_t at = offset + i;
-    sim::Random word(stream * 0x9e3779b97f4a7c15 + at / 8);
+    Random word(stream * 0x9e3779b97f4a7c15 + at / 8);
     bytes[i] = static_cast<char>(word.next() >> (8 * (at % 8)));
   }
   return bytes;

@@ -1,7 +1,9 @@
 #include "simulation.h"
 
-#include <weir/io/sim/simulated_engine.h>
-#include <weir/io/sim/world.h>
+#include <weir/io/sim/engine.h>
+#include <weir/io/sim/kernel.h>
+#include <weir/io/sim/network.h>
+#include <weir/sim.h>
 
 #include <doctest/doctest.h>
 
@@ -118,7 +120,7 @@ class SimulatedMachine::Thread final : public Running {
 
 constinit thread_local SimulatedMachine::Thread* SimulatedMachine::Thread::self_ = nullptr;
 
-SimulatedMachine::SimulatedMachine(sim::Process& process)
+SimulatedMachine::SimulatedMachine(sim::detail::Process& process)
     : process_(process), outer_(std::exchange(simulated, this)) {}
 
 SimulatedMachine::~SimulatedMachine() { simulated = outer_; }
@@ -182,7 +184,9 @@ int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
   }
   int result = process_.connect(fd, address.raw());
   if (result == -EINPROGRESS) {
-    const auto settled = [endpoint] { return endpoint->state != sim::Endpoint::State::connecting; };
+    const auto settled = [endpoint] {
+      return endpoint->state != sim::detail::Endpoint::State::connecting;
+    };
     result = wait_until(settled) ? -process_.take_error(fd) : -ETIMEDOUT;
   }
   if (result == 0) return fd;
@@ -191,7 +195,7 @@ int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
 }
 
 std::int64_t SimulatedMachine::send(int fd, std::string_view bytes, bool waits) {
-  using State = sim::Endpoint::State;
+  using State = sim::detail::Endpoint::State;
   check_thread();
   const auto endpoint = process_.find(fd)->endpoint;
   const auto ready = [endpoint] {
@@ -211,7 +215,7 @@ std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits)
   const auto endpoint = process_.find(fd)->endpoint;
   const auto ready = [endpoint] {
     return endpoint->unread() > 0 || endpoint->error != 0 || endpoint->fin_received ||
-           endpoint->state != sim::Endpoint::State::open;
+           endpoint->state != sim::detail::Endpoint::State::open;
   };
   if (waits ? !wait_until(ready) : !ready()) return -EAGAIN;
   const std::size_t count = std::min(into.size(), endpoint->unread());
@@ -222,15 +226,13 @@ std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits)
 
 // ---- engines ------------------------------------------------------------------------------------
 
-struct SimulatedNetwork::State final : sim::SimulatedEngine::Driver {
-  void want_turn(sim::SimulatedEngine& /*engine*/, TimePoint at) override {
+struct SimulatedNetwork::State final : sim::detail::SimulatedEngine::Driver {
+  void want_turn(sim::detail::SimulatedEngine& /*engine*/, TimePoint at) override {
     if (at < TimePoint::max()) network.schedule(at, [] {});  // `wait` looks then
   }
-  weir::Machine& machine_of(sim::SimulatedEngine& /*engine*/) noexcept override { std::abort(); }
 
-  sim::Network network{plain_world()};
-  sim::Process process{network, network.kernel(network.add_machine()), kDescriptors};
-  std::uint64_t engines = 0;
+  sim::detail::Network network{plain_world()};
+  sim::detail::Process process{network, network.kernel(network.add_machine()), kDescriptors};
 };
 
 SimulatedNetwork::SimulatedNetwork() : SimulatedNetwork(std::make_unique<State>()) {}
@@ -244,8 +246,8 @@ SimulatedNetwork::~SimulatedNetwork() {
 }
 
 std::unique_ptr<IoEngine> SimulatedNetwork::make_engine(const LoopOptions& options) {
-  auto engine = std::make_unique<sim::SimulatedEngine>(state_->network, state_->process, *state_,
-                                                       options, ++state_->engines);
+  auto engine = std::make_unique<sim::detail::SimulatedEngine>(state_->network, state_->process,
+                                                               *state_, options);
   engine->let_block();
   return engine;
 }
@@ -257,7 +259,7 @@ void SimulatedNetwork::pass(Duration time) {
 }
 
 bool SimulatedNetwork::step() { return state_->network.step(); }
-TimePoint SimulatedNetwork::time() const { return state_->network.now(); }
+TimePoint SimulatedNetwork::time() const { return state_->process.now(); }
 
 // ---- bodies -------------------------------------------------------------------------------------
 
@@ -270,8 +272,8 @@ class SimulatedHost final : public SimulatedMachine {
       : SimulatedHost(world, world.add_host("10.0.0.1", "here")) {}
 
   void run(const std::function<Task<>()>& body, const LoopOptions& options) {
-    weir::Machine& machine = *host_.loop().engine().machine();
-    EventLoop& loop = machine.start_loop(options);
+    auto runner = host_.loop().machine().start_loop(options);
+    EventLoop& loop = runner->loop();
     std::exception_ptr failure;
     bool done = false;
     loop.spawn(finish(body(), failure, done));
@@ -283,19 +285,19 @@ class SimulatedHost final : public SimulatedMachine {
       if (failure == nullptr) failure = std::current_exception();
     }
     if (failure != nullptr) MESSAGE(world_.report());
-    machine.end_loop(loop);
+    runner.reset();
     if (failure != nullptr) std::rethrow_exception(failure);
     world_.finish();
   }
 
  private:
   SimulatedHost(sim::World& world, sim::Host& host)
-      : SimulatedMachine(static_cast<sim::Process&>(host.loop().sockets())),
+      : SimulatedMachine(static_cast<sim::detail::Process&>(host.loop().sockets())),
         world_(world),
         host_(host) {}
 
   bool step() override { return world_.step(); }
-  [[nodiscard]] TimePoint time() const override { return host_.loop().engine().now(); }
+  [[nodiscard]] TimePoint time() const override { return host_.loop().machine().now(); }
 
   static Task<> finish(Task<> body, std::exception_ptr& failure, bool& done) {
     try {

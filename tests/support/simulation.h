@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/io/sim/network.h>
+#include <weir/io/sim/process.h>
 #include <weir/weir.h>
 
 #include <functional>
@@ -13,6 +13,8 @@
 
 /// What lets a test body run on the simulated engine.
 namespace weir::test {
+
+using namespace weir::detail;  // NOLINT: what is tested
 
 /// A simulated machine, as the plain code of a test sees it: for its life the current one of the
 /// thread that made it.
@@ -36,7 +38,7 @@ class SimulatedMachine : public TestMachine {
   void deny_descriptors(bool denied) override;
 
  protected:
-  explicit SimulatedMachine(sim::Process& process);
+  explicit SimulatedMachine(sim::detail::Process& process);
 
   /// One event of the world. False if none is left.
   virtual bool step() = 0;
@@ -53,7 +55,7 @@ class SimulatedMachine : public TestMachine {
   /// Until the condition holds; false if patience is over first.
   bool wait_until(std::function<bool()> condition);
 
-  sim::Process& process_;
+  sim::detail::Process& process_;
   TestMachine* outer_;
   std::vector<Thread*> threads_;  // in the order in which they were started
 };
@@ -67,6 +69,7 @@ class SimulatedNetwork final : public SimulatedMachine {
   /// An engine whose `wait` blocks. It must not outlive this.
   [[nodiscard]] std::unique_ptr<IoEngine> make_engine(const LoopOptions& options);
 
+  [[nodiscard]] TimePoint now() const { return time(); }
   /// Lets time pass, and what happens in it.
   void pass(Duration time);
   using SimulatedMachine::advance;

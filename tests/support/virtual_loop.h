@@ -3,6 +3,7 @@
 #include <weir/core/timer_wheel.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
+#include <weir/coro/take_result.h>
 #include <weir/coro/task.h>
 #include <weir/coro/task_group.h>
 
@@ -14,6 +15,8 @@
 #include <vector>
 
 namespace weir::test {
+
+using namespace weir::detail;  // NOLINT: what is tested
 
 /// A loop without a kernel: time jumps to the next deadline as soon as nothing is ready, so that
 /// an hour's sleep takes no time. The current loop of its thread for its whole life. For what
@@ -44,6 +47,7 @@ class VirtualLoop final : public Scheduler {
   /// Resumes one coroutine or does one posted piece of work, without a step in time. False if
   /// there is nothing to do now.
   bool step() {
+    take_woken();
     if (!posted_.empty()) {
       const auto work = std::move(posted_.front());
       posted_.pop_front();
@@ -71,9 +75,9 @@ class VirtualLoop final : public Scheduler {
   /// Runs the task to its end and gives its result. Throws where it waits for nothing.
   template <class T>
   T run(Task<T> task) {
-    detail::Result<T> result;
+    weir::detail::Result<T> result;
     TaskGroup group(*this);
-    group.spawn(keep_result(std::move(task), result));
+    group.spawn(weir::detail::take_result(std::move(task), result));
     settle();
     while (!result.has_value() && !result.has_exception()) {
       if (timers_.empty()) throw std::logic_error("the task waits for ever");
@@ -83,26 +87,13 @@ class VirtualLoop final : public Scheduler {
   }
 
  private:
-  template <class T>
-  static Task<> keep_result(Task<T> task, detail::Result<T>& result) {
-    try {
-      if constexpr (std::is_void_v<T>) {
-        co_await std::move(task);
-        result.set_value();
-      } else {
-        result.set_value(co_await std::move(task));
-      }
-    } catch (...) {
-      result.set_exception(std::current_exception());
-    }
-  }
-
   void jump() {
     if (timers_.next() > now_) now_ = timers_.next();
     timers_.expire(now_);
     settle();
   }
 
+  void knock() noexcept override {}
   void arm(Timer& timer) override { timers_.arm(timer); }
   void disarm(Timer& timer) noexcept override { timers_.disarm(timer); }
 

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <weir/coro/scheduler.h>
+
+#include <chrono>
+#include <memory>
+#include <string_view>
+
+namespace spdlog {
+class logger;
+}
+
+namespace weir::detail {
+/// See `logging::flush`.
+bool flush_log(Duration limit) noexcept;
+}  // namespace weir::detail
+
+/// The library's messages. A line waits in a queue of 256 KiB for a thread that starts with the
+/// first one and hands it to the logger, so that no loop waits for a file, terminal or pipe. Where
+/// lines come faster than the logger takes them, the oldest are lost, and their number is said.
+namespace weir::logging {
+
+/// Where the lines go; from any thread. It is called from the log's thread, one line at a time,
+/// with the time at which the line was written; level and format are the logger's. The default
+/// writes to stderr, from level info on, but not if stderr was closed when the program began; an
+/// empty pointer silences the library. The one before gets what was written before, is flushed, and
+/// is not called any more when this returns; it is waited for two seconds at the most.
+void set_logger(std::shared_ptr<spdlog::logger> logger);
+
+enum class Level { debug, info, warning, error };
+
+/// Whether a message of this level would be written; asked before a costly one is put together.
+bool enabled(Level level) noexcept;
+
+/// One line, of up to 8 KiB; what is above is cut off. From any thread; neither waits nor
+/// allocates. What comes from a peer must be escaped by the caller.
+void write(Level level, std::string_view message) noexcept;
+
+/// Waits until the logger has taken what was written so far, and flushes it. False if that took
+/// longer than `limit`, or on the log's own thread. An exit of the process does it by itself, for a
+/// second at the most; what ends it otherwise (`_exit`, a signal) may lose the last lines.
+template <class Rep, class Period>
+bool flush(std::chrono::duration<Rep, Period> limit) noexcept {
+  return detail::flush_log(detail::to_duration(limit));
+}
+
+}  // namespace weir::logging
+
+namespace weir::detail {
+
+/// Takes the messages of one thread in place of the log, at once.
+class LogTap {
+ public:
+  virtual void take(logging::Level level, std::string_view message) noexcept = 0;
+
+ protected:
+  ~LogTap() = default;
+};
+
+/// For the calling thread; nullptr: the log again. Gives what was there before.
+LogTap* set_log_tap(LogTap* tap) noexcept;
+
+}  // namespace weir::detail

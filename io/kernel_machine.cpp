@@ -1,0 +1,65 @@
+#include <weir/core/engine.h>
+#include <weir/core/work_queue.h>
+#include <weir/io/engines.h>
+#include <weir/io/handover.h>
+#include <weir/io/kernel_machine.h>
+#include <weir/io/kernel_names.h>
+#include <weir/io/kernel_sockets.h>
+#include <weir/io/kernel_thread.h>
+#include <weir/io/random.h>
+
+#include <sys/random.h>
+
+#include <chrono>
+#include <utility>
+
+namespace weir::detail {
+namespace {
+
+/// From getrandom(2): where the dice begin.
+std::uint64_t kernel_seed() noexcept {
+  std::uint64_t seed = 0;
+  if (::getrandom(&seed, sizeof seed, GRND_NONBLOCK) == sizeof seed) return seed;
+  return static_cast<std::uint64_t>(kernel_now().time_since_epoch().count());
+}
+
+}  // namespace
+
+TimePoint kernel_now() noexcept { return std::chrono::steady_clock::now(); }
+
+KernelMachine::KernelMachine() noexcept : dice_(kernel_seed()) {}
+
+TimePoint KernelMachine::now() noexcept { return kernel_now(); }
+
+std::uint64_t KernelMachine::random() noexcept {
+  return Random(dice_.fetch_add(Random::kStep, std::memory_order_relaxed)).next();
+}
+
+Sockets& KernelMachine::sockets() noexcept { return kernel_sockets(); }
+
+std::unique_ptr<IoEngine> KernelMachine::make_engine(const LoopOptions& options) {
+  return detail::make_engine(options);
+}
+
+std::unique_ptr<LoopRunner> KernelMachine::start_loop(const LoopOptions& options) {
+  return std::make_unique<KernelThread>(options);
+}
+
+Task<std::vector<RawAddress>> KernelMachine::look_up(NameQuery query) {
+  return kernel_look_up(std::move(query));
+}
+
+void KernelMachine::start_work(WorkQueue& queue, std::shared_ptr<Work> work) {
+  queue.push(std::move(work));
+}
+
+Task<bool> KernelMachine::start_successor(SuccessorCommand command) {
+  return detail::start_successor(std::move(command));
+}
+
+Machine& process_machine() noexcept {
+  static KernelMachine instance;
+  return instance;
+}
+
+}  // namespace weir::detail

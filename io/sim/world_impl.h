@@ -1,0 +1,149 @@
+#pragma once
+
+#include <weir/core/event_loop.h>
+#include <weir/core/log_line.h>
+#include <weir/core/logging.h>
+#include <weir/io/sim/engine.h>
+#include <weir/io/sim/network.h>
+#include <weir/io/sim/process.h>
+#include <weir/io/sim/world.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+// What is behind `World` and `Host`.
+namespace weir::sim {
+namespace detail {
+
+/// The number in an environment variable, if it is set. Throws `std::invalid_argument`.
+std::optional<std::uint64_t> number_from(const char* variable);
+
+/// What the exception says of itself.
+std::string describe(const std::exception_ptr& failure);
+
+/// A loop of a host, with the engine that it runs on.
+struct SimulatedLoop {
+  SimulatedLoop(weir::detail::Machine& machine, std::unique_ptr<SimulatedEngine> with,
+                const LoopOptions& options)
+      : engine(with.get()), loop(options, machine, std::move(with)) {}
+
+  SimulatedEngine* engine;  // the loop's
+  EventLoop loop;
+  bool busy = false;    // in a turn, or being destroyed
+  bool missed = false;  // a turn was due meanwhile
+};
+
+}  // namespace detail
+
+using namespace detail;  // this header is none of the user's
+
+struct Host::Impl final : weir::detail::Machine {
+  Impl(World::Impl& of, std::size_t at, std::string where, std::string what);
+
+  [[nodiscard]] TimePoint now() noexcept override { return process->now(); }
+  [[nodiscard]] std::uint64_t random() noexcept override { return dice.next(); }
+  [[nodiscard]] Sockets& sockets() noexcept override { return *process; }
+  [[nodiscard]] weir::detail::SignalTable& signals() noexcept override { return *process; }
+  std::unique_ptr<IoEngine> make_engine(const LoopOptions& options) override;
+  std::unique_ptr<weir::detail::LoopRunner> start_loop(const LoopOptions& options) override;
+  Task<std::vector<RawAddress>> look_up(weir::detail::NameQuery query) override;
+  void start_work(weir::detail::WorkQueue& queue,
+                  std::shared_ptr<weir::detail::Work> work) override;
+  Task<bool> start_successor(weir::detail::SuccessorCommand command) override;
+
+  SimulatedLoop& add_loop(const LoopOptions& options);
+  void boot();
+  void end_process(bool with_machine);
+  void end_loop(EventLoop& loop) noexcept;
+  void destroy(std::unique_ptr<SimulatedLoop> own) noexcept;
+  [[nodiscard]] std::vector<RawAddress> addresses_of(std::string_view host) const;
+  static Task<> watch(Impl& host, std::uint64_t number, Task<> task);
+  [[nodiscard]] bool in_use() const noexcept {
+    return std::any_of(loops.begin(), loops.end(), [](const auto& loop) { return loop->busy; });
+  }
+
+  World::Impl& world;
+  std::size_t index;
+  std::string address;
+  std::string name;
+  Random dice;
+  std::unique_ptr<Process> process;
+  std::vector<std::unique_ptr<SimulatedLoop>> loops;  // the main one first
+  std::function<Task<>()> main;
+  std::map<std::uint64_t, std::string> tasks;  // that have not ended
+  std::uint64_t next_task = 0;
+  std::optional<std::size_t> descriptor_limit;
+  bool running = false;
+  bool paused = false;
+};
+
+struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
+  /// While it lives the messages of the library go into the history of the host that runs.
+  struct Tapped {
+    explicit Tapped(Impl& world) noexcept : before(weir::detail::set_log_tap(&world)) {}
+    Tapped(const Tapped&) = delete;
+    Tapped& operator=(const Tapped&) = delete;
+    ~Tapped() { weir::detail::set_log_tap(before); }
+    weir::detail::LogTap* before;
+  };
+
+  explicit Impl(const WorldOptions& options)
+      : network(options), users(network.seed_of(7)), frames(live_frames()) {}
+
+  void want_turn(SimulatedEngine& engine, TimePoint at) override {
+    if (at >= engine.next_turn) return;
+    at = std::max(at, network.now());
+    engine.next_turn = at;
+    network.schedule(at, [this, id = engine.loop, at] { turn(id, at); });
+  }
+  void take(logging::Level level, std::string_view message) noexcept override;
+
+  void turn(std::uint64_t id, TimePoint at);
+
+  /// One event; throws what has failed meanwhile.
+  bool step();
+
+  void fail(const std::string& what) {
+    if (!failure) failure = report(what);
+  }
+
+  /// Now, or, if the host's own code asks for it, when its turn is over.
+  void end_process(Host::Impl& host, bool with_machine);
+
+  [[nodiscard]] std::string report(const std::string& what) const;
+
+  Network network;
+  Random users;
+  std::int64_t frames;
+  std::vector<std::unique_ptr<Host>> hosts;
+  std::vector<std::unique_ptr<Process>> dead;  // what they had open may still refer to them
+  struct Owned {
+    Host::Impl* host;
+    SimulatedLoop* loop;
+  };
+  std::map<std::uint64_t, Owned> loops;  // those that are being destroyed as well
+  std::uint64_t next_loop = 1;
+  Host::Impl* active = nullptr;
+  std::optional<std::string> failure;
+  bool finished = false;
+  std::vector<std::shared_ptr<void>> kept;  // may refer to all of the above
+};
+
+inline Host::Impl::Impl(World::Impl& of, std::size_t at, std::string where, std::string what)
+    : world(of),
+      index(at),
+      address(std::move(where)),
+      name(std::move(what)),
+      dice(of.network.seed_of(1000 + at)) {}
+
+}  // namespace weir::sim

@@ -1,0 +1,409 @@
+#include <weir/coro/owner.h>
+#include <weir/net/connection.h>
+#include <weir/net/sender_core.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+namespace weir::detail {
+namespace {
+
+/// What a peer may send after our close, beyond what was unread when our FIN went.
+constexpr std::size_t kDiscarded = 1 << 20;
+
+}  // namespace
+
+struct Connection::Late : FrameAllocated {
+  struct Linger : Timer {
+    explicit Linger(Connection& of)
+        : Timer([](Timer& timer) noexcept {
+            Connection& ending = static_cast<Linger&>(timer).connection;
+            ending.abort();
+            ending.conclude();
+          }),
+          connection(of) {}
+    Connection& connection;
+  };
+
+  explicit Late(Connection& of) : linger(of) {}
+
+  Linger linger;
+  std::size_t discarded = 0;
+  std::size_t most_discarded = kDiscarded;
+  bool counts_unread = true;  // when the FIN has gone
+  std::string name;           // for a user who still has the connection when it has gone
+  SocketAddress address;
+  std::uint64_t acknowledged = 0;  // of what was sent, when that was last asked
+};
+
+Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
+                       ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
+    : loop_(loop),
+      owner_(owner),
+      id_(id),
+      peer_(peer ? peer : socket.peer_address()),
+      inbox_(*this, options.input_high),
+      outbox_(*this, options.water_marks),
+      transmitter_(outbox_.front().slice, socket.fd()),
+      linger_ms_(static_cast<std::uint32_t>(
+          std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
+      receiver_(socket.release()) {}
+
+// Of an idle one hardly more is there.
+static_assert(sizeof(Connection) <= 408);
+
+Connection::~Connection() {
+  if (const auto core = outbox_.others()) core->forget_connection();
+}
+
+Connection* Connection::adopt(EventLoop& loop, Socket&& socket, const ConnectionOptions& options,
+                              ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer) {
+  if (!socket) throw std::invalid_argument("weir: TcpConnection: the socket is not open");
+  if (owner == nullptr) {
+    Sockets& sockets = loop.sockets();
+    // Neither means anything on a Unix socket; a connection that broke meanwhile shows in a read.
+    (void)sockets.set(socket.fd(), Sockets::Option::no_delay, options.no_delay ? 1 : 0);
+    if (options.keep_alive) (void)sockets.set(socket.fd(), Sockets::Option::keep_alive, 1);
+  }
+  auto* connection = new Connection(loop, socket, options, owner, id, peer);
+  loop.keep(*connection);
+  connection->receiver_.update();
+  connection->inbox_.set_flowing(false);  // the first read asks, and shows on which thread it is
+  return connection;
+}
+
+Connection::Late& Connection::late() {
+  if (late_ == nullptr) late_ = std::make_unique<Late>(*this);
+  return *late_;
+}
+
+void Connection::set_transform(std::unique_ptr<Transform> transform) {
+  transform_ = std::move(transform);
+  outbox_.set_transformed();
+  while (Chunk chunk = inbox_.take_some()) {
+    const std::byte* data = chunk.data();
+    const std::size_t size = chunk.size();
+    transformed(transform_->receive(std::move(chunk).release_buffer(), data, size, inbox_));
+  }
+  if (receiver_.at_end()) peer_ended();
+  receiver_.update();
+}
+
+void Connection::transformed(Failure failure) noexcept {
+  if (transform_->has_output()) {
+    if (failure != 0 && !closing() && !broken()) last_word_ = LastWord::due;
+    output_ready();
+  }
+  if (failure != 0) fail(failure);
+}
+
+std::shared_ptr<SenderCore> Connection::senders() {
+  auto core = outbox_.others();
+  if (core == nullptr) {
+    core = std::make_shared<SenderCore>(*this, outbox_);
+    outbox_.set_others(core);
+  }
+  return core;
+}
+
+// ---- between the boxes and the kernel -----------------------------------------------------------
+
+void Connection::input_wanted() noexcept {
+  check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  receiver_.update();
+}
+
+void Connection::output_ready() noexcept {
+  check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  if (transmitter_.may_start()) loop_.at_turn_end(*this);
+}
+
+void Connection::end_turn() noexcept {
+  transmitter_.start();
+  const auto on_high_water = outbox_.take_high_water();
+  if (!on_high_water) return conclude();
+  EventLoop& loop = loop_;
+  try {
+    on_high_water(outbox_.pending());  // the user's, which may end this connection
+  } catch (...) {
+    loop.report_failure(std::current_exception(), "an on_high_water function");
+  }
+}
+
+void Connection::peer_ended() noexcept {
+  if (transform_ == nullptr || closing()) return inbox_.end();
+  transformed(transform_->receive_end(inbox_));
+}
+
+bool Connection::doubts_end() const noexcept {
+  return !closing() && !fin_is_out() && (transmitter_.in_flight() || outbox_.pending() > 0);
+}
+
+void Connection::output_finished() noexcept {
+  if (transform_ == nullptr) {
+    send_fin();
+  } else {
+    output_ready();  // it has a last word
+  }
+}
+
+void Connection::send_fin() noexcept {
+  if (ending_ == Ending::flushing && (reset_ || nobody_sends())) return abort();
+  (void)loop_.sockets().shutdown_send(fd());  // if it is broken, reading shows it
+  if (ending_ == Ending::flushing) {
+    ending_ = Ending::lingering;
+  } else if (ending_ == Ending::open) {
+    ending_ = Ending::fin_sent;
+  }
+  if (std::exchange(last_word_, LastWord::none) == LastWord::none) return outbox_.ended();
+  last_word_ = LastWord::said;
+}
+
+// ---- ending -------------------------------------------------------------------------------------
+
+/// With both directions done, closing is all that is left; and at the end of the loop the kernel
+/// sees to the rest, unless unread bytes would turn the FIN into an RST.
+bool Connection::nobody_sends() noexcept {
+  return receiver_.at_end() || (loop_ending_ && loop_.sockets().unread_bytes(fd()) <= 0);
+}
+
+void Connection::fail(Failure failure) noexcept {
+  if (broken()) return;
+  if (failure == ETIMEDOUT) failure = kUnresponsive;
+  if (failure == ECANCELED) failure = kClosedHere;
+  if (closing()) return abort(failure);
+  ending_ = Ending::broken;
+  outbox_.fail(failure);
+  inbox_.fail(failure, false);
+  if (transform_ != nullptr) transform_->over(failure);
+  if (says_last()) {
+    // The peer learns from that that it has not got all.
+    transmitter_.forget_plain();
+    outbox_.clear();
+    receiver_.discard();
+    return;
+  }
+  reset_ = reset_ || outbox_.pending() > 0 || !transmitter_.idle();
+  if (!transmitter_.in_flight()) outbox_.clear();
+  receiver_.stop();
+}
+
+void Connection::abort(Failure failure) noexcept {
+  ending_ = Ending::aborting;
+  last_word_ = LastWord::none;
+  outbox_.fail(failure);
+  if (transform_ != nullptr) transform_->over(failure);
+  reset_ = reset_ || outbox_.pending() > 0 || !transmitter_.idle();
+  receiver_.stop();
+  transmitter_.stop();
+}
+
+void Connection::cut(Failure failure, bool with_reset) noexcept {
+  if (ending_ == Ending::gone) return;
+  check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  reset_ = reset_ || with_reset;
+  inbox_.fail(failure, true);
+  abort(failure);
+  conclude();
+}
+
+void Connection::end_with_reset() noexcept {
+  if (outbox_.accepted() == 0 || ending_ == Ending::fin_sent) return;
+  reset_ = true;
+  if (ending_ != Ending::lingering) return;
+  abort();
+  conclude();
+}
+
+void Connection::begin_close() noexcept {
+  if (ending_ != Ending::gone) {  // else its loop may have gone as well
+    check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  }
+  // Whoever still waits in another coroutine has nothing to wait for any more.
+  inbox_.close();
+  if (ending_ == Ending::broken && last_word_ != LastWord::none && linger_ms_ > 0) {
+    ending_ = says_last() ? Ending::flushing : Ending::lingering;
+    return;
+  }
+  if (ending_ == Ending::broken || (linger_ms_ == 0 && !closing())) return abort();
+  if (closing()) return;
+  ending_ = ending_ == Ending::fin_sent ? Ending::lingering : Ending::flushing;
+  if (transform_ != nullptr) transform_->over(kClosedHere);
+  receiver_.discard();
+  outbox_.close();
+}
+
+void Connection::close() noexcept {
+  begin_close();
+  conclude();
+}
+
+void Connection::drop() noexcept {
+  dropped_ = true;
+  if (!pinned_) close();
+}
+
+void Connection::end_with_loop() noexcept {
+  loop_ending_ = true;
+  close();
+}
+
+bool Connection::finish_with_run() noexcept {
+  if (!dropped_) return false;
+  if (loop_ending_) return true;
+  loop_ending_ = true;
+  conclude();
+  return true;
+}
+
+void Connection::linger() noexcept {
+  if (ending_ == Ending::lingering && nobody_sends()) return abort();
+  try {
+    Late& more = late();
+    if (!more.linger.armed()) {
+      more.linger.arm(loop_, loop_.deadline_in(std::chrono::milliseconds(linger_ms_)));
+    }
+    if (ending_ == Ending::lingering && std::exchange(more.counts_unread, false)) {
+      const int unread = std::max(0, loop_.sockets().unread_bytes(fd()));
+      more.most_discarded = more.discarded + static_cast<std::size_t>(unread) + kDiscarded;
+      receiver_.update();
+    }
+  } catch (...) {
+    abort();
+  }
+}
+
+/// While it flushes the peer is held back, so that it reads what it is being sent; after the FIN it
+/// has been told, and is not listened to for ever.
+void Connection::discard(std::size_t size) noexcept {
+  if (late_ == nullptr) return;
+  late_->discarded += size;
+  if (may_discard()) return;
+  if (ending_ == Ending::lingering) {
+    reset_ = true;
+    abort();
+  } else {
+    receiver_.update();
+  }
+}
+
+bool Connection::may_discard() const noexcept {
+  return late_ == nullptr || late_->discarded < late_->most_discarded;
+}
+
+void Connection::conclude() noexcept {
+  if (ending_ == Ending::flushing || ending_ == Ending::lingering) linger();
+  if (receiver_.in_flight() || transmitter_.in_flight()) return;
+  if (ending_ == Ending::aborting) close_descriptor();
+  if (ending_ == Ending::gone && dropped_ && !pinned_) delete this;
+}
+
+void Connection::close_descriptor() noexcept {
+  ending_ = Ending::gone;
+  if (!dropped_) keep_names();
+  Sockets& sockets = loop_.sockets();
+  if (reset_) (void)sockets.set(fd(), Sockets::Option::reset_on_close, 1);
+  sockets.close(receiver_.release_fd());
+  call_off();
+  outbox_.clear();
+  if (late_ != nullptr) late_->linger.disarm();
+  if (ConnectionOwner* owner = std::exchange(owner_, nullptr)) {
+    owner->connection_closed(*this);
+  } else {
+    unlink();
+  }
+}
+
+// ---- its owner and its names --------------------------------------------------------------------
+
+Event* Connection::draining() const noexcept {
+  return owner_ == nullptr ? nullptr : &owner_->draining(outbox_.accepted() > 0);
+}
+
+bool Connection::is_draining() const noexcept {
+  return owner_ != nullptr && owner_->draining(true).is_set();
+}
+
+void Connection::forget_owner() noexcept {
+  if (!dropped_) keep_names();
+  owner_ = nullptr;
+}
+
+/// A peer that reads may be slow to make the room for which the kernel lets a send go on: what it
+/// acknowledges meanwhile counts as well.
+void Connection::look_at_overdue_output() noexcept {
+  if (!outbox_.is_overdue()) return;
+  const int under_way = loop_.sockets().unacknowledged_bytes(fd());
+  if (under_way < 0) return;
+  const std::uint64_t acknowledged = outbox_.gone() - static_cast<unsigned>(under_way);
+  try {
+    if (std::exchange(late().acknowledged, acknowledged) != acknowledged) outbox_.moved();
+  } catch (const std::bad_alloc&) {
+    // Then only what goes counts.
+  }
+}
+
+unsigned Connection::stalled_rounds() noexcept {
+  look_at_overdue_output();
+  return outbox_.stalled_rounds();
+}
+
+unsigned Connection::idle_rounds() noexcept {
+  look_at_overdue_output();
+  const unsigned unread = inbox_.idle_rounds();
+  const unsigned unsent = outbox_.idle_rounds();
+  return closing() ? 0U : std::min(unread, unsent);
+}
+
+void Connection::keep_names() noexcept {
+  try {
+    std::string last = name();
+    const SocketAddress address = local_address();
+    Late& more = late();
+    more.name = std::move(last);
+    more.address = address;
+  } catch (...) {  // short of memory: the names are what it costs
+  }
+}
+
+std::string Connection::name() const {
+  if (late_ != nullptr && !late_->name.empty()) return late_->name;
+  const std::string_view owner = owner_ != nullptr ? owner_->owner_name() : "connection";
+  return std::string(owner) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
+}
+
+SocketAddress Connection::peer_address() const {
+  if (const SocketAddress address = peer_.expand()) return address;
+  RawAddress raw;
+  if (fd() < 0 || loop_.sockets().peer_address(fd(), raw) < 0) return {};
+  return SocketAddress(raw);
+}
+
+SocketAddress Connection::local_address() const {
+  if (late_ != nullptr && late_->address) return late_->address;
+  RawAddress raw;
+  if (fd() < 0 || loop_.sockets().local_address(fd(), raw) < 0) return {};
+  return SocketAddress(raw);
+}
+
+ConnectionState Connection::state() const noexcept {
+  switch (ending_) {
+    case Ending::open:
+      return outbox_.open() ? ConnectionState::connected : ConnectionState::disconnecting;
+    case Ending::fin_sent:  // over, though its descriptor stays until the user closes it
+      return receiver_.at_end() ? ConnectionState::disconnected : ConnectionState::disconnecting;
+    case Ending::flushing:
+    case Ending::lingering:
+    case Ending::aborting:
+      return ConnectionState::disconnecting;
+    case Ending::broken:
+    case Ending::gone:
+      break;
+  }
+  return ConnectionState::disconnected;
+}
+
+}  // namespace weir::detail

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <weir/net/tcp_connection.h>
+
+namespace weir::detail {
+
+/// What a user's handle stands for, for weir's other parts.
+struct ConnectionAccess {
+  /// nullptr: nothing.
+  [[nodiscard]] static Connection* of(const TcpConnection& connection) noexcept {
+    return connection.connection_;
+  }
+};
+
+}  // namespace weir::detail

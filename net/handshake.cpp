@@ -1,0 +1,101 @@
+#include <weir/coro/timeout.h>
+#include <weir/net/connection_access.h>
+#include <weir/net/handshake.h>
+
+#include <cerrno>
+#include <stdexcept>
+#include <utility>
+
+namespace weir::detail {
+namespace {
+
+/// Under way on one loop. Each takes some 40 KB.
+constexpr std::size_t kMostUnderWay = 1024;
+
+Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* gate) {
+  while (!handshake.done()) {
+    if (handshake.has_work()) {
+      Semaphore::Permit permit;
+      if (gate != nullptr) permit = co_await gate->enter();
+      const Failure failure = handshake.work(connection.inbox());
+      connection.transformed(failure);
+      if (failure == 0) connection.receiver().update();
+      if (gate != nullptr) gate->leave(std::move(permit));
+      // Once it is done what comes behind it is for whoever uses the connection to hear of.
+      if (failure != 0 && !handshake.done()) handshake.throw_failure();
+    } else {
+      handshake.news.reset();
+      co_await handshake.news.wait();
+    }
+  }
+}
+
+}  // namespace
+
+void HandshakeGate::leave(Semaphore::Permit permit) {
+  used_.push_back(std::move(permit));
+  loop_.at_turn_end(*this);
+}
+
+void HandshakeGate::end_turn() noexcept {
+  used_.clear();
+  loop_.engine().wake();  // whoever may go on now is to be seen to before the loop sleeps
+}
+
+HandshakeGate::UnderWay::UnderWay(HandshakeGate& gate, Connection& connection)
+    : gate_(gate), connection_(connection) {
+  gate.under_way_.push_back(*this);
+  if (++gate.count_ <= kMostUnderWay) return;
+  --gate.count_;
+  gate.under_way_.pop_front()->connection_.cut(kClosedHere, true);
+}
+
+HandshakeGate::UnderWay::~UnderWay() {
+  if (link.linked()) --gate_.count_;
+  link.unlink();
+}
+
+Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> factory,
+              std::string peer, HandshakeGate* gate) {
+  Connection* of = ConnectionAccess::of(connection);
+  if (of == nullptr) throw std::logic_error("weir: TLS: the connection is not connected");
+  if (of->transform() != nullptr) {
+    throw std::logic_error("weir: TLS: the connection is transformed already");
+  }
+  if (of->inbox().has_reader()) {
+    throw std::logic_error("weir: TLS: somebody reads from the connection");
+  }
+  std::unique_ptr<Handshake> made = factory->make(peer);
+  Handshake& handshake = *made;
+  of->set_transform(std::move(made));
+  // Whoever is dropped here leaves a connection that nobody can understand.
+  struct CutOff {
+    Connection* connection;
+    ~CutOff() {
+      if (connection != nullptr) connection->cut(kClosedHere, true);
+    }
+  } cut_off{of};
+  try {
+    Task<> task = shake_hands(*of, handshake, gate);
+    const auto limit = factory->handshake_timeout();
+    if (limit.count() > 0) {
+      co_await timeout(limit, std::move(task));
+    } else {
+      co_await std::move(task);
+    }
+  } catch (const std::system_error& error) {
+    // What was said about it is to arrive.
+    if (error.code() != errc::deadline) cut_off.connection = nullptr;
+    throw;
+  }
+  cut_off.connection = nullptr;
+}
+
+std::string_view host_of(std::string_view name) noexcept {
+  if (name.starts_with("unix:")) return {};
+  name = name.substr(0, name.rfind(':'));
+  if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+  return name;
+}
+
+}  // namespace weir::detail

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <weir/core/event_loop.h>
+#include <weir/coro/list.h>
+#include <weir/coro/semaphore.h>
+#include <weir/coro/task.h>
+#include <weir/net/tcp_connection.h>
+#include <weir/net/transform.h>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace weir::detail {
+
+/// So that those who begin do not slow down those who are being served: few steps of their work in
+/// a turn of the loop, and not too many of them at the same time. Loop's thread.
+class HandshakeGate final : public TurnEnd {
+ public:
+  explicit HandshakeGate(EventLoop& loop) noexcept : loop_(loop) {}
+  ~HandshakeGate() { call_off(); }
+
+  [[nodiscard]] auto enter() { return steps_.acquire(1); }
+  /// The step was made: the next may follow in the next turn.
+  void leave(Semaphore::Permit permit);
+
+  /// One that is under way. With too many of them, the one that began first is cut off.
+  class UnderWay {
+   public:
+    UnderWay(HandshakeGate& gate, Connection& connection);
+    ~UnderWay();
+
+   private:
+    friend class HandshakeGate;
+    friend struct Hook;
+
+    Link link;
+    HandshakeGate& gate_;
+    Connection& connection_;
+  };
+
+ private:
+  void end_turn() noexcept override;
+
+  EventLoop& loop_;
+  Semaphore steps_{2};
+  std::vector<Semaphore::Permit> used_;
+  List<UnderWay> under_way_;
+  std::size_t count_ = 0;
+};
+
+/// Sets the connection up with one of the factory's handshakes, and awaits that, for the time that
+/// the factory says. Throws what went wrong. `peer`: the other side's name.
+Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> factory,
+              std::string peer, HandshakeGate* gate = nullptr);
+
+/// "example.org" of "example.org:443", without brackets; nothing of a Unix path.
+[[nodiscard]] std::string_view host_of(std::string_view name) noexcept;
+
+}  // namespace weir::detail

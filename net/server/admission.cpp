@@ -1,0 +1,42 @@
+#include <weir/net/server/admission.h>
+
+namespace weir::detail {
+
+bool Admission::admit(std::uint64_t peer) {
+  const std::size_t count = ++count_;
+  if ((most_ == 0 || count <= most_) && !by_peer()) return true;
+  const std::lock_guard lock(mutex_);
+  try {
+    if (most_ == 0 || count <= most_) {
+      std::size_t& of_peer = of_peer_[peer];
+      if (of_peer < most_of_peer_) {
+        ++of_peer;
+        return true;
+      }
+    }
+  } catch (...) {  // short of memory: as if the peer had its share
+  }
+  ++refused_;
+  --count_;
+  return false;
+}
+
+void Admission::leave(std::uint64_t peer) noexcept {
+  --count_;
+  if (!by_peer()) return;
+  const std::lock_guard lock(mutex_);
+  const auto found = of_peer_.find(peer);
+  if (found != of_peer_.end() && --found->second == 0) of_peer_.erase(found);
+}
+
+std::uint64_t Admission::refused() const {
+  const std::lock_guard lock(mutex_);
+  return refused_;
+}
+
+std::size_t Admission::peers() const {
+  const std::lock_guard lock(mutex_);
+  return of_peer_.size();
+}
+
+}  // namespace weir::detail

@@ -1,0 +1,116 @@
+#include <weir/core/logging.h>
+#include <weir/net/log_words.h>
+#include <weir/net/server/core.h>
+#include <weir/net/server/share.h>
+#include <weir/net/tls/context.h>
+
+#include <memory>
+#include <stdexcept>
+#include <utility>
+
+namespace weir::detail {
+ServerCore::ServerCore(ServerOptions given, std::shared_ptr<Mailbox> base_mailbox)
+    : options(std::move(given)),
+      base(std::move(base_mailbox)),
+      admission(options.max_connections, options.max_connections_per_peer),
+      presence(std::make_shared<Presence>(base)),
+      security(options.tls == nullptr ? nullptr : options.tls->factory()) {
+  if (security == nullptr || security->accepts()) return;
+  throw std::invalid_argument("weir: ServerOptions::tls is a client's context");
+}
+
+bool ServerCore::handler_failed(const std::exception_ptr& failure, const Share& share,
+                                std::uint64_t id) noexcept {
+  static constinit LogLimit of_peers("connections that ended with an error");
+  static constinit LogLimit of_handlers("exceptions of handlers");
+  const bool usual = is_a_peers_doing(failure);
+  if (!usual) {
+    const std::lock_guard lock(mutex_);
+    ++failures_;
+  }
+  const auto level = usual ? logging::Level::info : logging::Level::error;
+  if (!(usual ? of_peers : of_handlers).admits(level)) return !usual;
+  LogLine what;
+  if (!usual) what << "exception left a handler of ";
+  share.write_name(what, id);
+  write_failure(level, what, failure);
+  return !usual;
+}
+
+void ServerCore::handshake_failed(const std::exception_ptr& failure, const Share& share,
+                                  std::uint64_t id) noexcept {
+  static constinit LogLimit limit("handshakes that failed");
+  ++failed_handshakes;
+  if (!limit.admits(logging::Level::info)) return;
+  LogLine what;
+  share.write_name(what, id);
+  write_failure(logging::Level::info, what, failure);
+}
+
+std::uint64_t ServerCore::failures() const {
+  const std::lock_guard lock(mutex_);
+  return failures_;
+}
+
+void ServerCore::listener_broke(std::error_code error, const SocketAddress& address) {
+  const std::system_error broke(
+      error, "weir: " + options.name + " cannot accept on " + address.to_string() + " any more");
+  logging::write(logging::Level::error, broke.what());
+  auto tell = [core = shared_from_this(), failure = std::make_exception_ptr(broke)] {
+    if (core->what_broke == nullptr) core->what_broke = failure;
+    core->broken.set();
+  };
+  base->push(std::make_unique<PostedFunction<decltype(tell)>>(std::move(tell)));
+}
+
+void ServerCore::add_shed(Counter counter) {
+  const std::lock_guard lock(mutex_);
+  shed_.push_back(std::move(counter));
+}
+
+std::uint64_t ServerCore::shed() const {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t sum = 0;
+  for (const Counter& counter : shed_) sum += *counter;
+  return sum;
+}
+
+ServerCore::Shares ServerCore::shares() const {
+  const std::lock_guard lock(mutex_);
+  return shares_;
+}
+
+void ServerCore::add_share(std::shared_ptr<Share> share) {
+  const std::lock_guard lock(mutex_);
+  if (stop_wanted_) share->stop();
+  shares_.push_back(std::move(share));
+}
+
+ServerCore::Shares ServerCore::tear_down() noexcept {
+  Shares all;
+  {
+    const std::lock_guard lock(mutex_);
+    all.swap(shares_);
+  }
+  for (const auto& share : all) {
+    if (!share->gone()) share->loop().call([&share] { share->tear_down(); });
+  }
+  return all;
+}
+
+/// Weak: it may never be sent, and belongs to what it refers to.
+void ServerCore::prepare() {
+  const auto tell = [weak = weak_from_this()] {
+    if (const auto core = weak.lock()) core->stopped.set();
+  };
+  stop_note_ = std::make_unique<PostedFunction<std::decay_t<decltype(tell)>>>(tell);
+}
+
+void ServerCore::stop() noexcept {
+  const std::lock_guard lock(mutex_);
+  stop_wanted_ = true;
+  for (const auto& share : shares_) share->stop();
+  if (stop_note_ != nullptr) base->push(std::move(stop_note_));
+}
+
+}  // namespace weir::detail

@@ -1,0 +1,445 @@
+#include <weir/core/log_line.h>
+#include <weir/core/sleep.h>
+#include <weir/coro/as_tuple.h>
+#include <weir/net/server/share.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <limits>
+#include <new>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace weir::detail {
+namespace {
+
+/// The deadlines of connections are looked at this often while they run.
+constexpr unsigned kRounds = 8;
+/// Of a turn that resets connections.
+constexpr auto kCutSlice = std::chrono::milliseconds(4);
+/// When a drain begins the first request of a new connection may be under way: for that long.
+constexpr auto kFirstRequest = std::chrono::seconds(1);
+
+/// A connection's number as what its task keeps: by it a failure finds the connection's name. It
+/// costs a connection nothing.
+std::shared_ptr<const void> kept_with(std::uint64_t id, std::shared_ptr<const void> handler) {
+  return {std::move(handler), reinterpret_cast<const void*>(static_cast<std::uintptr_t>(id))};
+}
+
+}  // namespace
+
+/// The handlers' coroutines: what leaves one harms no other.
+class Share::Handlers final : private TaskGroup::Watcher, public TaskGroup {
+ public:
+  explicit Handlers(Share& share) : TaskGroup(share.loop_, this), share_(share) {}
+
+  /// The number of the connection of the oldest.
+  [[nodiscard]] std::uint64_t first_id() const noexcept {
+    return reinterpret_cast<std::uintptr_t>(first_kept());
+  }
+  using TaskGroup::cancel_first;
+
+ private:
+  void task_left() noexcept override { share_.core_->presence->leave(); }
+  bool handle_failure(const std::exception_ptr& failure, const void* id) noexcept override {
+    share_.handler_failed(failure, reinterpret_cast<std::uintptr_t>(id));
+    return true;
+  }
+
+  Share& share_;
+};
+
+Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shares hand_out_to)
+    : core_(std::move(core)),
+      loop_(loop),
+      mailbox_(loop.mailbox()),
+      hands_out_(!hand_out_to.empty()),
+      hand_out_to_(std::move(hand_out_to)),
+      handlers_(std::make_unique<Handlers>(*this)),
+      tasks_(std::in_place, loop) {
+  loop.keep(*this);
+  const ServerOptions& options = core_->options;
+  if (options.idle_timeout.count() > 0) {
+    tasks_->spawn(end_overdue(options.idle_timeout, &Connection::idle_rounds, kIdle, false));
+  }
+  if (options.write_timeout.count() > 0) {
+    tasks_->spawn(
+        end_overdue(options.write_timeout, &Connection::stalled_rounds, kUnresponsive, true));
+  }
+}
+
+Share::~Share() = default;
+
+bool Share::post(std::unique_ptr<Posted> work) {
+  const std::lock_guard lock(gate_);
+  if (open_) mailbox_->push(std::move(work));
+  return open_;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Accepting
+
+void Share::accept_with(Acceptor acceptor) {
+  if (cut_) return;
+  core_->add_shed(acceptor.shed_counter());
+  acceptors_.push_back(std::move(acceptor));
+  tasks_->spawn(accept_all(shared_from_this(), acceptors_.size() - 1));
+}
+
+/// The same in a drain, until there is nobody left. A handler that runs at once may end the server.
+Task<> Share::accept_all(std::shared_ptr<Share> self, std::size_t index) {
+  const Present present(self->core_->presence);
+  while (!self->closed_) {
+    auto [error, socket] = co_await as_tuple(self->acceptors_[index].accept());
+    if (error == std::errc::operation_canceled) co_return;
+    if (error) {
+      self->core_->listener_broke(error, self->acceptors_[index].address());
+      co_return;
+    }
+    self->hand_out(std::move(socket));
+  }
+}
+
+/// A connection on its way to its loop.
+struct Share::InTransit final : Posted {
+  explicit InTransit(std::shared_ptr<Share> share)
+      : to(std::move(share)), present(to->core_->presence) {}
+  void run() override {
+    if (!to->closed_) to->serve(std::move(socket));
+  }
+
+  std::shared_ptr<Share> to;
+  Present present;
+  Socket socket;
+};
+
+void Share::hand_out(Socket socket) {
+  if (!hands_out_) return serve(std::move(socket));
+  try {
+    auto sent = std::make_unique<InTransit>(hand_out_to_[next_++ % hand_out_to_.size()]);
+    Share& to = *sent->to;
+    sent->socket = std::move(socket);
+    (void)to.post(std::move(sent));
+  } catch (...) {
+    cannot_start(std::move(socket), std::current_exception());
+  }
+}
+
+void Share::serve(Socket socket) {
+  if (cut_) return;
+  Connection* stream = adopt(std::move(socket));
+  if (stream == nullptr) return;
+  core_->presence->enter();
+  const Connection::Pin pin(*stream);
+  const auto self = shared_from_this();  // a handler that runs at once may end the server
+  try {
+    handlers_->spawn(core_->security == nullptr ? (*core_->handler)(TcpConnection(*stream))
+                                                : serve_securely(TcpConnection(*stream)),
+                     kept_with(stream->id(), core_->handler));
+  } catch (const std::bad_alloc&) {
+    stream->cut(kClosedHere, true);  // it has not been served at all
+    core_->handler_failed(std::current_exception(), *this, stream->id());
+    core_->presence->leave();
+  } catch (...) {
+    handler_failed(std::current_exception(), stream->id());
+    core_->presence->leave();
+  }
+}
+
+/// The frame may still have the connection, or is about to close it. What the peer got by then is
+/// not to look like all.
+void Share::handler_failed(const std::exception_ptr& failure, std::uint64_t id) noexcept {
+  if (!core_->handler_failed(failure, *this, id)) return;
+  Connection* stream = streams_.front();
+  while (stream != nullptr && stream->id() != id) stream = streams_.after(*stream);
+  if (stream != nullptr) stream->end_with_reset();
+}
+
+/// Calls the handler once both sides have agreed.
+Task<> Share::serve_securely(TcpConnection connection) {
+  const std::uint64_t id = connection.id();
+  if (gate_of_handshakes_ == nullptr) gate_of_handshakes_ = std::make_unique<HandshakeGate>(loop_);
+  bool done = false;
+  try {
+    const HandshakeGate::UnderWay under_way(*gate_of_handshakes_, connection.connection());
+    co_await secure(connection, core_->security, {}, gate_of_handshakes_.get());
+    done = true;
+  } catch (...) {
+    core_->handshake_failed(std::current_exception(), *this, id);
+  }
+  if (!done) co_return;
+  ++core_->handshakes;
+  const auto handler = core_->handler;  // it may end the server
+  Task<> task = (*handler)(std::move(connection));
+  co_await std::move(task);
+}
+
+/// Nothing if it was not admitted, or for want of memory.
+Connection* Share::adopt(Socket socket) {
+  Admission& admission = core_->admission;
+  const SocketAddress address = admission.by_peer() ? socket.peer_address() : SocketAddress();
+  const std::uint64_t peer = admission.peer(address);
+  if (!admission.admit(peer)) return nullptr;
+  try {
+    Connection* stream = Connection::adopt(loop_, std::move(socket), core_->options.connection,
+                                           this, core_->next_id(), address);
+    core_->presence->enter();
+    streams_.push_back(*stream);
+    ++stream_count_;
+    return stream;
+  } catch (...) {
+    admission.leave(peer);
+    cannot_start(std::move(socket), std::current_exception());
+    return nullptr;
+  }
+}
+
+/// Resets the connection: nothing of it was served.
+void Share::cannot_start(Socket socket, const std::exception_ptr& failure) noexcept {
+  (void)loop_.sockets().set(socket.fd(), Sockets::Option::reset_on_close, 1);
+  loop_.report_failure(failure, "the start of a connection");
+}
+
+void Share::connection_closed(Connection& stream) noexcept {
+  if (!cut_) ++finished_;
+  forget(stream);
+  ended_.push_back(stream);
+}
+
+void Share::write_name(LogLine& line, std::uint64_t id) const noexcept {
+  for (const auto* list : {&streams_, &ended_}) {
+    for (Connection* stream = list->front(); stream != nullptr; stream = list->after(*stream)) {
+      if (stream->id() != id) continue;
+      try {
+        line << std::string_view(stream->name());
+        return;
+      } catch (const std::bad_alloc&) {
+      }
+    }
+  }
+  line << core_->options.name << "-#" << id;
+}
+
+void Share::forget(Connection& stream) noexcept {
+  for (Walk* walk = walks_.front(); walk != nullptr; walk = walks_.after(*walk)) {
+    if (walk->next_ == &stream) walk->next_ = streams_.after(stream);
+  }
+  stream.unlink();
+  --stream_count_;
+  core_->admission.leave(
+      core_->admission.peer(core_->admission.by_peer() ? stream.peer_address() : SocketAddress()));
+  core_->presence->leave();
+}
+
+std::string_view Share::owner_name() const noexcept { return core_->options.name; }
+
+Task<> Share::end_overdue(std::chrono::milliseconds limit, Rounds rounds, int error,
+                          bool with_reset) {
+  const auto period = to_duration(limit) / kRounds;
+  for (;;) {
+    co_await sleep(period);
+    for (Connection* stream = streams_.front(); stream != nullptr;) {
+      Connection* next = streams_.after(*stream);
+      if ((stream->*rounds)() >= kRounds) stream->cut(error, with_reset);
+      stream = next;
+    }
+  }
+}
+
+bool Share::visit(Walk& walk, TimePoint until) {
+  if (closed_) return true;
+  if (!std::exchange(walk.begun_, true)) {
+    walks_.push_back(walk);
+    walk.next_ = streams_.front();
+    walk.last_ = core_->accepted();
+  }
+  const auto self = shared_from_this();  // the function may end the server
+  while (Connection* stream = walk.next_) {
+    if (stream->id() > walk.last_) break;
+    walk.next_ = streams_.after(*stream);
+    const Connection::Pin pin(*stream);
+    TcpConnection connection(*stream);
+    struct Release {
+      TcpConnection& connection;
+      ~Release() { connection.connection_ = nullptr; }
+    } const release{connection};
+    walk.function_(connection);
+    if (walk.next_ != nullptr && loop_.machine().now() >= until) return false;
+  }
+  walk.link.unlink();
+  walk.begun_ = false;
+  return true;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The end
+
+void Share::begin_drain() noexcept {
+  if (is_here()) {
+    stop_listening();
+  } else {
+    send(drain_note_);
+  }
+}
+
+void Share::stop_listening() noexcept {
+  if (closed_) return;
+  for (Acceptor& acceptor : acceptors_) acceptor.stop_listening();
+  if (draining_.is_set()) return;
+  draining_.set();
+  try {
+    tasks_->spawn(tell_unused());
+  } catch (const std::bad_alloc&) {
+    draining_unused_.set();
+  }
+}
+
+Task<> Share::tell_unused() {
+  co_await sleep(kFirstRequest);
+  draining_unused_.set();
+}
+
+void Share::cut() noexcept {
+  if (cut_) return;
+  begin_cut();
+  go_on_cutting();
+}
+
+void Share::begin_cut() noexcept {
+  if (std::exchange(cut_, true)) return;
+  forced_ += std::max(handlers_->size(), stream_count_);
+  for (Acceptor& acceptor : acceptors_) acceptor.close();
+  walks_.push_back(cutting_);
+  cutting_.next_ = streams_.front();
+}
+
+void Share::go_on_cutting() noexcept {
+  const auto self = shared_from_this();  // a handler's destructor may end the server
+  cut_until(loop_.machine().now() + kCutSlice);
+  if (closed_ || (handlers_->size() == 0 && cutting_.next_ == nullptr)) return;
+  try {
+    (void)post_function([self] {
+      if (!self->closed_) self->go_on_cutting();
+    });
+  } catch (const std::bad_alloc&) {
+    cut_until(TimePoint::max());
+  }
+}
+
+void Share::cut_until(TimePoint until) noexcept {
+  const auto self = shared_from_this();
+  while (handlers_ != nullptr && handlers_->size() > 0) {
+    // Before the handler goes: its connection would end as if all had been said.
+    cut_connections(handlers_->first_id());
+    if (handlers_ != nullptr) handlers_->cancel_first();
+    if (loop_.machine().now() >= until) return;
+  }
+  cut_connections(std::numeric_limits<std::uint64_t>::max());
+}
+
+/// Those that have not been cut, up to this one: they stand in the order of their numbers.
+void Share::cut_connections(std::uint64_t last) noexcept {
+  while (Connection* stream = cutting_.next_) {
+    if (stream->id() > last) return;
+    cutting_.next_ = streams_.after(*stream);
+    stream->cut(kClosedHere, true);
+  }
+}
+
+/// Weak: it may never be sent, and belongs to what it refers to.
+void Share::prepare() {
+  const auto note = [](auto function) -> std::unique_ptr<Posted> {
+    return std::make_unique<PostedFunction<decltype(function)>>(std::move(function));
+  };
+  drain_note_ = note([weak = weak_from_this()] {
+    if (const auto share = weak.lock()) share->stop_listening();
+  });
+  stop_note_ = note([weak = weak_from_this()] {
+    const auto share = weak.lock();
+    if (share != nullptr && !share->closed_) share->cut();
+  });
+}
+
+void Share::stop() noexcept { send(stop_note_); }
+
+/// Once.
+void Share::send(std::unique_ptr<Posted>& note) noexcept {
+  const std::lock_guard lock(gate_);
+  if (open_ && note != nullptr) mailbox_->push(std::move(note));
+}
+
+void Share::tear_down() noexcept {
+  {
+    const std::lock_guard lock(gate_);
+    if (!std::exchange(open_, false)) return;
+  }
+  const auto self = shared_from_this();
+  unlink();
+  closed_ = true;
+  // What a handler sent before it ended still goes out: the loop sees to that.
+  for (Connection* stream = streams_.front(); stream != nullptr;) {
+    Connection* next = streams_.after(*stream);
+    if (stream->closing()) let_go(*stream);
+    stream = next;
+  }
+  tasks_.reset();
+  begin_cut();
+  cut_until(TimePoint::max());
+  while (Connection* stream = streams_.front()) let_go(*stream);
+  while (Walk* walk = walks_.pop_front()) walk->next_ = nullptr;
+  acceptors_.clear();
+  hand_out_to_.clear();
+  handlers_.reset();
+  const std::lock_guard lock(gate_);
+  gone_ = true;
+}
+
+/// The loop sees to it from now on.
+void Share::let_go(Connection& stream) noexcept {
+  forget(stream);
+  stream.forget_owner();
+  loop_.keep(stream);
+  if (loop_ends_) stream.end_with_loop();
+}
+
+bool Share::finish_with_run() noexcept {
+  bool busy = false;
+  for (Connection* stream = streams_.front(); stream != nullptr;) {
+    Connection* next = streams_.after(*stream);
+    busy = stream->finish_with_run() || busy;
+    stream = next;
+  }
+  return busy;
+}
+
+void Share::end_with_loop() noexcept {
+  const auto core = core_;
+  loop_ends_ = true;
+  const bool base = mailbox_ == core->base;
+  tear_down();
+  if (base) core->stop();  // nobody could end what is on the others
+}
+
+// ---------------------------------------------------------------------------------------------
+// Handing over, and asking from other threads
+
+void Share::list_listeners(std::vector<int>& descriptors) const {
+  for (const Acceptor& acceptor : acceptors_) {
+    if (acceptor.fd() >= 0) descriptors.push_back(acceptor.fd());
+  }
+}
+
+std::optional<bool> Share::runs_elsewhere() const {
+  const std::lock_guard lock(gate_);
+  if (!open_) return std::nullopt;
+  return loop_.runs_elsewhere();
+}
+
+bool Share::gone() const {
+  const std::lock_guard lock(gate_);
+  return gone_;
+}
+
+}  // namespace weir::detail

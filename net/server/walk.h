@@ -1,0 +1,53 @@
+#pragma once
+
+#include <weir/coro/list.h>
+#include <weir/net/tcp_connection.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace weir::detail {
+
+class Share;
+
+/// A walk of `for_each_connection` from loop to loop, over the connections that stand there when it
+/// comes. One turn of a loop is given so much of it that others do not notice; the rest is posted.
+class Walk {
+ public:
+  using Function = std::function<void(TcpConnection&)>;
+  using Shares = std::vector<std::shared_ptr<Share>>;
+
+  /// Begins where this thread's loop is; without one it returns at the end, and throws what the
+  /// function threw.
+  static void start(Function function, const Shares& shares);
+
+ private:
+  friend Share;
+  Walk() = default;
+  Walk(Function function, Shares shares)
+      : function_(std::move(function)), shares_(std::move(shares)) {}
+
+  static void go_on(const std::shared_ptr<Walk>& walk);
+  static void go_to_next(const std::shared_ptr<Walk>& walk);
+
+  const Function function_;
+  Shares shares_;  // in this order
+  std::size_t at_ = 0;
+  std::optional<std::promise<void>> done_;
+  std::exception_ptr* failure_ = nullptr;  // of the thread that waits, if one does
+
+  // On the present loop.
+  friend struct Hook;
+  Link link;
+  bool begun_ = false;
+  Connection* next_ = nullptr;  // kept right by the share
+  std::uint64_t last_ = 0;
+};
+
+}  // namespace weir::detail

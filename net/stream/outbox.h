@@ -1,0 +1,225 @@
+#pragma once
+
+#include <weir/coro/list.h>
+#include <weir/coro/scheduler.h>
+#include <weir/net/connection_options.h>
+#include <weir/net/stream/failure.h>
+#include <weir/net/stream/inbox.h>
+#include <weir/net/stream/outbox_level.h>
+#include <weir/net/stream/segment_queue.h>
+#include <weir/net/stream/shared_bytes.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace weir::detail {
+
+class SenderCore;
+
+/// What goes out and has not gone yet: segments, those who wait to send or for a flush, marks, and
+/// in the end an end or a failure. It knows neither where the bytes go nor a loop; its sink is
+/// told that there is something, takes slices and says how many went. One thread, but where a
+/// member says otherwise.
+class Outbox {
+ public:
+  /// A source as well, for nearly always one object is both, and has one table then.
+  class Sink : public Inbox::Source {
+   public:
+    void input_wanted() noexcept override {}
+    /// A message came, and is all that there is.
+    virtual void output_alone() noexcept = 0;
+    /// There is more to send than before.
+    virtual void output_ready() noexcept = 0;
+    /// All has gone, and no more will come: once. `ended` is to follow.
+    virtual void output_finished() noexcept = 0;
+    /// What was promised cannot be queued: `fail` is to follow.
+    virtual void output_failed(Failure failure) noexcept = 0;
+
+   protected:
+    ~Sink() = default;
+  };
+
+  /// What waits here. Once it need not wait any more the outbox may go before it does. With what
+  /// broke the stream it is told when it resumes; if it is dropped before, the next who asks is.
+  struct Waiting : Waiter {
+    explicit Waiting(Outbox* of) noexcept : outbox(of) {}
+    Waiting(Waiting&& other) noexcept : Waiter(), outbox(other.outbox) {}
+    ~Waiting() {
+      if (untold) outbox->forget(*this);
+    }
+    /// The failure it ends with, or 0.
+    Failure take_failure() noexcept {
+      if (untold) outbox->failure_ = 0;
+      return failure;
+    }
+    [[nodiscard]] bool waits() const noexcept { return linked() && outbox != nullptr && !untold; }
+
+    Outbox* outbox;  // nullptr once it need not wait any more
+    Waiting* next_untold = nullptr;
+    Failure failure = 0;
+    bool untold = false;  // it is about to be told, and stands in the outbox's list of those
+  };
+
+  /// A send that waits: to be accepted, or, accepted, for the queue to go down.
+  struct Send : Waiting {
+    using Waiting::Waiting;
+    Send(Send&& other) noexcept
+        : Waiting(static_cast<Waiting&&>(other)),
+          slice(other.slice),
+          buffer(std::move(other.buffer)) {}
+
+    bool accepted = false;  // first: it lies in the padding
+    Slice slice{nullptr, 0};
+    BufferRef buffer;  // the owner of the bytes; empty where they have to be copied
+  };
+
+  /// A flush that waits until the first `until` bytes of the stream have gone, or a shutdown, until
+  /// the end has.
+  struct Flush : Waiting {
+    using Waiting::Waiting;
+    Flush(Flush&& other) noexcept = default;
+
+    std::uint64_t until = 0;
+  };
+
+  Outbox(Sink& sink, WaterMarks marks) noexcept;
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
+  ~Outbox();
+
+  // For those who send.
+  /// Queues a message if that is all there is to do. False if it is not: `try_send` does it then.
+  [[gnu::always_inline]] bool try_send_plain(BufferRef& buffer, const std::byte* data,
+                                             std::size_t size) noexcept {
+    // As unsigned numbers: neither nothing at all nor the high mark and above.
+    if (!level_.unobstructed() || pending() != 0 || !buffer || data == nullptr ||
+        size - 1 >= std::size_t{high_} - 1) {
+      return false;
+    }
+    level_.set_pending(size);
+    queue_.push_first(std::move(buffer), data, size);
+    sink_.output_alone();
+    return true;
+  }
+  /// Queues what may be queued now. True if the send need not wait.
+  bool try_send(Send& send);
+  void wait(Send& send);
+  void drop(Send& send) noexcept;
+  bool try_flush(Flush& flush) noexcept;
+  /// The same, and nothing is accepted from now on: the end follows what is queued.
+  bool try_end(Flush& flush) noexcept;
+  void wait(Flush& flush);
+  /// Accepted, and not gone. From any thread.
+  [[nodiscard]] std::size_t pending() const noexcept { return level_.pending(); }
+  [[nodiscard]] std::uint64_t accepted() const noexcept { return sent_ + pending(); }
+  void set_marks(WaterMarks marks);
+  void on_high_water(std::function<void(std::size_t)> function);
+
+  // For the senders of other threads.
+  [[nodiscard]] OutboxLevel& level() noexcept { return level_; }
+  /// Queues what they have sent.
+  void take_over(std::vector<OtherMessage>&& messages) noexcept;
+  /// What they share, nullptr until `set_others`.
+  [[nodiscard]] std::shared_ptr<SenderCore> others() const noexcept;
+  void set_others(std::shared_ptr<SenderCore> others);
+  [[nodiscard]] WaterMarks marks() const noexcept { return {high_, low_}; }
+  [[nodiscard]] bool open() const noexcept { return end_ == End::none; }
+
+  // For the sink.
+  [[nodiscard]] bool empty() const noexcept { return queue_.empty(); }
+  [[nodiscard]] Segment& front() noexcept { return queue_.front(); }
+  [[nodiscard]] bool has_one() const noexcept { return queue_.size() == 1; }
+  /// All has gone, and the end has not.
+  [[nodiscard]] bool finished() const noexcept { return end_ == End::finished; }
+  /// The sink has the first, `front().slice` or a part of it, which stays unchanged until it has
+  /// gone.
+  void take_one() noexcept { taken_ = 1; }
+  /// The same with the first slices in memory; gives how many.
+  std::uint32_t take(Slice* to, std::uint32_t most) noexcept;
+  /// What is nearly always the case: all that there was has gone, and nobody waits for that.
+  [[gnu::always_inline]] bool sent_plain(std::int32_t count) noexcept {
+    const std::size_t all = pending();
+    if (!level_.unobstructed() || static_cast<std::size_t>(count) != all) {
+      return false;
+    }
+    idle_rounds_ = stalled_rounds_ = 0;
+    sent_ += all;
+    level_.set_pending(0);
+    queue_.pop_front();
+    return true;
+  }
+  void sent(std::size_t count) noexcept;
+  /// Nothing of what was taken has gone.
+  void untake() noexcept { taken_ = 0; }
+  /// The end has gone.
+  void ended() noexcept;
+  /// Whom to tell that the high mark was reached from below: once for each time, or nobody.
+  [[nodiscard]] std::function<void(std::size_t)> take_high_water() noexcept;
+  /// It broke: nothing is accepted any more, and those who wait are told.
+  void fail(Failure failure) noexcept;
+  /// Nobody sends any more: those who wait end with that, and the end follows what is queued.
+  void close() noexcept;
+  /// Gives up what is queued, which must not be with anybody.
+  void clear() noexcept;
+  /// Something stands between this and the wire for good: no message is alone.
+  void set_transformed() noexcept { level_.add(OutboxLevel::kTransformed); }
+
+  /// Bytes that have ever gone.
+  [[nodiscard]] std::uint64_t gone() const noexcept { return sent_; }
+  /// Something is to go, and nothing went since the rounds were last asked for.
+  [[nodiscard]] bool is_overdue() const noexcept {
+    return pending() > 0 && (idle_rounds_ > 0 || stalled_rounds_ > 0);
+  }
+  /// The same as if something had gone.
+  void moved() noexcept { idle_rounds_ = stalled_rounds_ = 0; }
+  /// How often this was asked since anything went.
+  [[nodiscard]] unsigned idle_rounds() noexcept { return idle_rounds_++; }
+  /// How often this was asked since something was to go and nothing went.
+  [[nodiscard]] unsigned stalled_rounds() noexcept {
+    if (pending() == 0) stalled_rounds_ = 0;
+    return pending() == 0 ? 0U : stalled_rounds_++;
+  }
+
+ private:
+  enum class End : std::uint8_t { none, wanted, finished, sent, broken };
+
+  struct Extras;  // what few need
+
+  Extras& extras();
+  void accept(Send& send);
+  void append(BufferRef&& buffer, const Slice& slice);
+  void append_copy(const std::byte* data, std::size_t size);
+  void append_other(OtherMessage& message);
+  void mix() noexcept;
+  void added(bool was_below) noexcept;
+  void admit() noexcept;
+  void settle_flushes() noexcept;
+  void finish_if_due() noexcept;
+  void take_from_others() noexcept;
+  void end_waiting(Failure failure, bool broken) noexcept;
+  void tell(Waiting& waiting, Failure failure, bool broken) noexcept;
+  void forget(Waiting& waiting) noexcept;
+  Failure take_failure() noexcept;
+
+  Sink& sink_;
+  [[no_unique_address]] OutboxLevel level_;  // what follows lies in its padding
+  std::uint32_t taken_ = 0;  // the first segments, which the sink has; not of a message alone
+  std::uint32_t high_;
+  std::uint32_t low_;
+  [[no_unique_address]] SegmentQueue queue_;  // so here
+  End end_ = End::none;
+  std::uint8_t idle_rounds_ = 0;
+  std::uint8_t stalled_rounds_ = 0;
+  std::uint64_t sent_ = 0;    // bytes that have ever gone
+  BufferRef copy_buffer_;     // where small messages are copied to, one behind the other
+  std::uint32_t copied_ = 0;  // how much of it is used
+  Failure failure_ = 0;       // not told yet
+  std::unique_ptr<Extras> extras_;
+};
+
+}  // namespace weir::detail

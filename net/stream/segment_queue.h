@@ -1,0 +1,97 @@
+#pragma once
+
+#include <weir/core/buffer.h>
+#include <weir/core/small_queue.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+namespace weir::detail {
+
+/// A mark in half the room: beyond what is ever queued one is as good as another.
+constexpr std::uint32_t mark_of(std::size_t bytes) noexcept {
+  constexpr std::size_t kMost = ~std::uint32_t{0};
+  return static_cast<std::uint32_t>(bytes < kMost ? bytes : kMost);
+}
+
+/// Bytes in a counted buffer. Without bytes, a part of a file: the buffer then says which.
+struct Segment {
+  BufferRef buffer;
+  Slice slice{nullptr, 0};
+
+  [[nodiscard]] const std::byte* data() const noexcept {
+    return static_cast<const std::byte*>(slice.data);
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return slice.size; }
+  [[nodiscard]] bool is_file() const noexcept { return slice.data == nullptr; }
+  /// Leaves the first bytes out.
+  void advance(std::size_t count) noexcept {
+    if (slice.data != nullptr) slice.data = data() + count;
+    slice.size -= count;
+  }
+};
+
+/// A FIFO of segments whose first stands in place: nearly always it is the only one.
+class SegmentQueue {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+  [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
+  [[nodiscard]] Segment& front() noexcept { return first_; }
+  [[nodiscard]] Segment& operator[](std::uint32_t index) noexcept {
+    return index == 0 ? first_ : (*rest_)[index - 1];
+  }
+  [[nodiscard]] Segment& back() noexcept { return (*this)[count_ - 1]; }
+
+  /// Throws `std::bad_alloc`; the queue is unchanged then.
+  void push_back(Segment&& segment) {
+    if (count_ == 0) {
+      first_ = std::move(segment);
+      count_ = 1;
+    } else {
+      push_behind(std::move(segment));
+    }
+  }
+
+  /// The same for an empty queue.
+  void push_first(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
+    first_.buffer.fill(std::move(buffer));
+    first_.slice = {data, size};
+    count_ = 1;
+  }
+
+  void pop_front() noexcept {
+    if (count_ == 1) {
+      count_ = 0;
+      first_.buffer.reset();
+    } else {
+      pop_before();
+    }
+  }
+
+  void clear() noexcept {
+    while (!empty()) pop_front();
+  }
+
+ private:
+  struct Rest : SmallQueue<Segment>, FrameAllocated {};
+
+  [[gnu::noinline]] void push_behind(Segment&& segment) {
+    if (rest_ == nullptr) rest_ = std::make_unique<Rest>();
+    rest_->push_back(std::move(segment));
+    ++count_;
+  }
+
+  [[gnu::noinline]] void pop_before() noexcept {
+    first_ = std::move(rest_->front());
+    rest_->pop_front();
+    if (--count_ == 1) rest_.reset();
+  }
+
+  Segment first_;
+  std::unique_ptr<Rest> rest_;
+  std::uint32_t count_ = 0;
+};
+
+}  // namespace weir::detail

@@ -1,0 +1,19 @@
+#pragma once
+
+namespace weir::detail {
+
+/// Whether the current loop is simulated: then OpenSSL draws from the world's randomness whatever
+/// it needs on this thread while that loop runs.
+bool draw_from_simulation();
+
+/// While this lives the thread draws from no simulation: for what is made once and used by many
+/// runs.
+class RealRandom {
+ public:
+  RealRandom() noexcept;
+  RealRandom(const RealRandom&) = delete;
+  RealRandom& operator=(const RealRandom&) = delete;
+  ~RealRandom();
+};
+
+}  // namespace weir::detail

@@ -1,0 +1,34 @@
+#include <weir/net/connection_access.h>
+#include <weir/net/handshake.h>
+#include <weir/net/tls/start_tls.h>
+#include <weir/net/tls/tls_transform.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace weir {
+namespace {
+
+Task<> upgrade(TcpConnection& connection, std::shared_ptr<detail::HandshakeFactory> factory,
+               std::string name) {
+  co_await connection.flush();
+  co_await detail::secure(connection, std::move(factory), std::move(name));
+}
+
+}  // namespace
+
+Task<> start_tls(TcpConnection& connection, const TlsContext& context, StartTlsOptions options) {
+  return upgrade(connection, context.factory(), std::string(options.server_name));
+}
+
+std::optional<TlsInfo> tls_info(const TcpConnection& connection) {
+  detail::Connection* of = detail::ConnectionAccess::of(connection);
+  if (of == nullptr) return std::nullopt;
+  const auto* transform = dynamic_cast<const detail::TlsTransform*>(of->transform());
+  if (transform == nullptr || !transform->done()) return std::nullopt;
+  return transform->info();
+}
+
+}  // namespace weir
