@@ -342,7 +342,8 @@ std::size_t count_threads() {
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
-    if (!name.empty() && name != "weir-log" && name != "weir-blocking") ++count;
+    const bool of_kernel = name.starts_with("iou-");  // io_uring's workers come and go
+    if (!name.empty() && !of_kernel && name != "weir-log" && name != "weir-blocking") ++count;
   }
   return count;
 }

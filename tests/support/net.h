@@ -162,7 +162,8 @@ class NoDescriptorsLeft {
 
 SocketAddress loopback();
 
-/// The threads of this process but those of the log and of `blocking`, which stay.
+/// The threads of this process but those of the log and of `blocking`, which stay, and the kernel's.
+/// One that was joined may be there for a moment longer: right only where none has just ended.
 std::size_t count_threads();
 
 /// Look-ups go on in threads of their own, which may have files open, and count their frames at
