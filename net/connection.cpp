@@ -1,5 +1,6 @@
 #include <weir/coro/owner.h>
 #include <weir/net/connection.h>
+#include <weir/net/connection_late.h>
 #include <weir/net/sender_core.h>
 
 #include <algorithm>
@@ -9,45 +10,14 @@
 #include <utility>
 
 namespace weir::detail {
-namespace {
-
-/// What a peer may send after our close, beyond what was unread when our FIN went.
-constexpr std::size_t kDiscarded = 1 << 20;
-
-}  // namespace
-
-struct Connection::Late : FrameAllocated {
-  struct Linger : Timer {
-    explicit Linger(Connection& of)
-        : Timer([](Timer& timer) noexcept {
-            Connection& ending = static_cast<Linger&>(timer).connection;
-            ending.abort();
-            ending.conclude();
-          }),
-          connection(of) {}
-    Connection& connection;
-  };
-
-  explicit Late(Connection& of) : linger(of) {}
-
-  Linger linger;
-  std::size_t discarded = 0;
-  std::size_t most_discarded = kDiscarded;
-  bool counts_unread = true;  // when the FIN has gone
-  std::string name;           // for a user who still has the connection when it has gone
-  SocketAddress address;
-  std::uint64_t acknowledged = 0;  // of what was sent, when that was last asked
-};
 
 Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
                        ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
     : loop_(loop),
-      owner_(owner),
-      id_(id),
-      peer_(peer ? peer : socket.peer_address()),
+      identity_(owner, id, peer ? peer : socket.peer_address()),
       inbox_(*this, options.input_high),
       outbox_(*this, options.water_marks),
-      transmitter_(outbox_.front().slice, socket.fd()),
+      transmitter_(outbox_.queue().front().slice, socket.fd()),
       linger_ms_(static_cast<std::uint32_t>(
           std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
       receiver_(socket.release()) {}
@@ -82,7 +52,7 @@ Connection::Late& Connection::late() {
 
 void Connection::set_transform(std::unique_ptr<Transform> transform) {
   transform_ = std::move(transform);
-  outbox_.set_transformed();
+  outbox_.level().add(OutboxLevel::kTransformed);
   while (Chunk chunk = inbox_.take_some()) {
     const std::byte* data = chunk.data();
     const std::size_t size = chunk.size();
@@ -94,7 +64,7 @@ void Connection::set_transform(std::unique_ptr<Transform> transform) {
 
 void Connection::transformed(Failure failure) noexcept {
   if (transform_->has_output()) {
-    if (failure != 0 && !closing() && !broken()) last_word_ = LastWord::due;
+    if (failure != 0 && !ending_.is_closing()) ending_.will_say_last();
     output_ready();
   }
   if (failure != 0) fail(failure);
@@ -134,12 +104,13 @@ void Connection::end_turn() noexcept {
 }
 
 void Connection::peer_ended() noexcept {
-  if (transform_ == nullptr || closing()) return inbox_.end();
+  if (transform_ == nullptr || ending_.is_closing()) return inbox_.end();
   transformed(transform_->receive_end(inbox_));
 }
 
 bool Connection::doubts_end() const noexcept {
-  return !closing() && !fin_is_out() && (transmitter_.in_flight() || outbox_.pending() > 0);
+  return !ending_.is_closing() && !ending_.fin_is_out() &&
+         (transmitter_.in_flight() || outbox_.pending() > 0);
 }
 
 void Connection::output_finished() noexcept {
@@ -151,15 +122,15 @@ void Connection::output_finished() noexcept {
 }
 
 void Connection::send_fin() noexcept {
-  if (ending_ == Ending::flushing && (reset_ || nobody_sends())) return abort();
+  if (ending_ == Ending::flushing && (ending_.by_reset() || nobody_sends())) return abort();
   (void)loop_.sockets().shutdown_send(fd());  // if it is broken, reading shows it
   if (ending_ == Ending::flushing) {
     ending_ = Ending::lingering;
   } else if (ending_ == Ending::open) {
     ending_ = Ending::fin_sent;
   }
-  if (std::exchange(last_word_, LastWord::none) == LastWord::none) return outbox_.ended();
-  last_word_ = LastWord::said;
+  if (!ending_.has_last_word()) return outbox_.ended();
+  ending_.has_said_last();
 }
 
 // ---- ending -------------------------------------------------------------------------------------
@@ -171,32 +142,32 @@ bool Connection::nobody_sends() noexcept {
 }
 
 void Connection::fail(Failure failure) noexcept {
-  if (broken()) return;
+  if (ending_.is_broken()) return;
   if (failure == ETIMEDOUT) failure = kUnresponsive;
   if (failure == ECANCELED) failure = kClosedHere;
-  if (closing()) return abort(failure);
+  if (ending_.is_closing()) return abort(failure);
   ending_ = Ending::broken;
   outbox_.fail(failure);
   inbox_.fail(failure, false);
   if (transform_ != nullptr) transform_->over(failure);
-  if (says_last()) {
+  if (ending_.says_last()) {
     // The peer learns from that that it has not got all.
     transmitter_.forget_plain();
     outbox_.clear();
     receiver_.discard();
     return;
   }
-  reset_ = reset_ || outbox_.pending() > 0 || !transmitter_.idle();
+  ending_.set_reset(outbox_.pending() > 0 || !transmitter_.idle());
   if (!transmitter_.in_flight()) outbox_.clear();
   receiver_.stop();
 }
 
 void Connection::abort(Failure failure) noexcept {
   ending_ = Ending::aborting;
-  last_word_ = LastWord::none;
+  ending_.say_nothing();
   outbox_.fail(failure);
   if (transform_ != nullptr) transform_->over(failure);
-  reset_ = reset_ || outbox_.pending() > 0 || !transmitter_.idle();
+  ending_.set_reset(outbox_.pending() > 0 || !transmitter_.idle());
   receiver_.stop();
   transmitter_.stop();
 }
@@ -204,7 +175,7 @@ void Connection::abort(Failure failure) noexcept {
 void Connection::cut(Failure failure, bool with_reset) noexcept {
   if (ending_ == Ending::gone) return;
   check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
-  reset_ = reset_ || with_reset;
+  ending_.set_reset(with_reset);
   inbox_.fail(failure, true);
   abort(failure);
   conclude();
@@ -212,7 +183,7 @@ void Connection::cut(Failure failure, bool with_reset) noexcept {
 
 void Connection::end_with_reset() noexcept {
   if (outbox_.accepted() == 0 || ending_ == Ending::fin_sent) return;
-  reset_ = true;
+  ending_.set_reset();
   if (ending_ != Ending::lingering) return;
   abort();
   conclude();
@@ -224,12 +195,12 @@ void Connection::begin_close() noexcept {
   }
   // Whoever still waits in another coroutine has nothing to wait for any more.
   inbox_.close();
-  if (ending_ == Ending::broken && last_word_ != LastWord::none && linger_ms_ > 0) {
-    ending_ = says_last() ? Ending::flushing : Ending::lingering;
+  if (ending_ == Ending::broken && ending_.has_last_word() && linger_ms_ > 0) {
+    ending_ = ending_.says_last() ? Ending::flushing : Ending::lingering;
     return;
   }
-  if (ending_ == Ending::broken || (linger_ms_ == 0 && !closing())) return abort();
-  if (closing()) return;
+  if (ending_ == Ending::broken || (linger_ms_ == 0 && !ending_.is_closing())) return abort();
+  if (ending_.is_closing()) return;
   ending_ = ending_ == Ending::fin_sent ? Ending::lingering : Ending::flushing;
   if (transform_ != nullptr) transform_->over(kClosedHere);
   receiver_.discard();
@@ -283,7 +254,7 @@ void Connection::discard(std::size_t size) noexcept {
   late_->discarded += size;
   if (may_discard()) return;
   if (ending_ == Ending::lingering) {
-    reset_ = true;
+    ending_.set_reset();
     abort();
   } else {
     receiver_.update();
@@ -303,44 +274,37 @@ void Connection::conclude() noexcept {
 
 void Connection::close_descriptor() noexcept {
   ending_ = Ending::gone;
-  if (!dropped_) keep_names();
+  if (!dropped_) identity_.keep_names();
   Sockets& sockets = loop_.sockets();
-  if (reset_) (void)sockets.set(fd(), Sockets::Option::reset_on_close, 1);
+  if (ending_.by_reset()) (void)sockets.set(fd(), Sockets::Option::reset_on_close, 1);
   sockets.close(receiver_.release_fd());
   call_off();
   outbox_.clear();
   if (late_ != nullptr) late_->linger.disarm();
-  if (ConnectionOwner* owner = std::exchange(owner_, nullptr)) {
+  if (ConnectionOwner* owner = identity_.leave_owner()) {
     owner->connection_closed(*this);
   } else {
     unlink();
   }
 }
 
-// ---- its owner and its names --------------------------------------------------------------------
-
-Event* Connection::draining() const noexcept {
-  return owner_ == nullptr ? nullptr : &owner_->draining(outbox_.accepted() > 0);
-}
-
-bool Connection::is_draining() const noexcept {
-  return owner_ != nullptr && owner_->draining(true).is_set();
-}
+// ---- its owner
+// -----------------------------------------------------------------------------------
 
 void Connection::forget_owner() noexcept {
-  if (!dropped_) keep_names();
-  owner_ = nullptr;
+  if (!dropped_) identity_.keep_names();
+  (void)identity_.leave_owner();
 }
 
 /// A peer that reads may be slow to make the room for which the kernel lets a send go on: what it
 /// acknowledges meanwhile counts as well.
 void Connection::look_at_overdue_output() noexcept {
-  if (!outbox_.is_overdue()) return;
+  if (outbox_.pending() == 0 || !outbox_.rounds().any()) return;
   const int under_way = loop_.sockets().unacknowledged_bytes(fd());
   if (under_way < 0) return;
   const std::uint64_t acknowledged = outbox_.gone() - static_cast<unsigned>(under_way);
   try {
-    if (std::exchange(late().acknowledged, acknowledged) != acknowledged) outbox_.moved();
+    if (std::exchange(late().acknowledged, acknowledged) != acknowledged) outbox_.rounds().reset();
   } catch (const std::bad_alloc&) {
     // Then only what goes counts.
   }
@@ -348,45 +312,14 @@ void Connection::look_at_overdue_output() noexcept {
 
 unsigned Connection::stalled_rounds() noexcept {
   look_at_overdue_output();
-  return outbox_.stalled_rounds();
+  return outbox_.rounds().stalled(outbox_.pending() > 0);
 }
 
 unsigned Connection::idle_rounds() noexcept {
   look_at_overdue_output();
   const unsigned unread = inbox_.idle_rounds();
-  const unsigned unsent = outbox_.idle_rounds();
-  return closing() ? 0U : std::min(unread, unsent);
-}
-
-void Connection::keep_names() noexcept {
-  try {
-    std::string last = name();
-    const SocketAddress address = local_address();
-    Late& more = late();
-    more.name = std::move(last);
-    more.address = address;
-  } catch (...) {  // short of memory: the names are what it costs
-  }
-}
-
-std::string Connection::name() const {
-  if (late_ != nullptr && !late_->name.empty()) return late_->name;
-  const std::string_view owner = owner_ != nullptr ? owner_->owner_name() : "connection";
-  return std::string(owner) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
-}
-
-SocketAddress Connection::peer_address() const {
-  if (const SocketAddress address = peer_.expand()) return address;
-  RawAddress raw;
-  if (fd() < 0 || loop_.sockets().peer_address(fd(), raw) < 0) return {};
-  return SocketAddress(raw);
-}
-
-SocketAddress Connection::local_address() const {
-  if (late_ != nullptr && late_->address) return late_->address;
-  RawAddress raw;
-  if (fd() < 0 || loop_.sockets().local_address(fd(), raw) < 0) return {};
-  return SocketAddress(raw);
+  const unsigned unsent = outbox_.rounds().idle();
+  return ending_.is_closing() ? 0U : std::min(unread, unsent);
 }
 
 ConnectionState Connection::state() const noexcept {

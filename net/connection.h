@@ -1,7 +1,8 @@
 #pragma once
 
 #include <weir/core/event_loop.h>
-#include <weir/coro/event.h>
+#include <weir/net/connection_ending.h>
+#include <weir/net/connection_identity.h>
 #include <weir/net/connection_options.h>
 #include <weir/net/receiver.h>
 #include <weir/net/socket.h>
@@ -13,30 +14,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <string_view>
 
 namespace weir {
 
 enum class ConnectionState { connecting, connected, disconnecting, disconnected };
 
 namespace detail {
-
-class Connection;
-
-/// Whoever keeps account of connections: a server.
-class ConnectionOwner {
- public:
-  /// Called once, when the descriptor has been closed.
-  virtual void connection_closed(Connection& connection) noexcept = 0;
-  [[nodiscard]] virtual std::string_view owner_name() const noexcept = 0;
-  /// Set once it lets its connections end and takes no new ones; later for those on which nothing
-  /// has been sent.
-  [[nodiscard]] virtual Event& draining(bool used) noexcept = 0;
-
- protected:
-  ~ConnectionOwner() = default;
-};
 
 /// The pinned part of a connection: the descriptor, an inbox that its receiver fills, an outbox
 /// that its transmitter empties, and how all that ends. It belongs to its loop, from the adoption
@@ -110,16 +93,10 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   void drop() noexcept;
   void end_with_loop() noexcept override;
   bool finish_with_run() noexcept override;
-  [[nodiscard]] bool closing() const noexcept { return ending_ >= Ending::flushing; }
+  [[nodiscard]] const Ending& ending() const noexcept { return ending_; }
   [[nodiscard]] ConnectionState state() const noexcept;
 
   // For its receiver and its transmitter.
-  [[nodiscard]] bool broken() const noexcept { return ending_ >= Ending::broken; }
-  /// Broken, and the transform has nothing to say about it any more.
-  [[nodiscard]] bool is_mute() const noexcept { return broken() && !says_last(); }
-  [[nodiscard]] bool says_last() const noexcept { return last_word_ == LastWord::due; }
-  /// The transform is not to say that it was all.
-  [[nodiscard]] bool ends_cleanly() const noexcept { return !reset_; }
   [[nodiscard]] bool wants_input(bool paused) const noexcept {
     return inbox_.wants_input(paused) && (transform_ == nullptr || !transform_->full());
   }
@@ -133,10 +110,6 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   /// An end that was read may be a reset that a send under way was told of: the kernel tells of it
   /// once.
   [[nodiscard]] bool doubts_end() const noexcept;
-  /// Whether hanging up is the peer's doing alone.
-  [[nodiscard]] bool fin_is_out() const noexcept {
-    return ending_ == Ending::fin_sent || ending_ == Ending::lingering;
-  }
   /// Bytes came that nobody reads any more.
   void discard(std::size_t size) noexcept;
   [[nodiscard]] bool may_discard() const noexcept;
@@ -147,9 +120,7 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   /// ends this object once its handle is gone too.
   void conclude() noexcept;
 
-  // For its owner. It goes before the connection.
-  [[nodiscard]] Event* draining() const noexcept;
-  [[nodiscard]] bool is_draining() const noexcept;
+  // For its owner, which goes before the connection.
   void forget_owner() noexcept;
   /// How often this was asked since anything was read by the user or sent. A close is not idle.
   [[nodiscard]] unsigned idle_rounds() noexcept;
@@ -158,18 +129,14 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
 
   [[nodiscard]] EventLoop& loop() const noexcept { return loop_; }
   [[nodiscard]] int fd() const noexcept { return receiver_.fd(); }
-  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
-  [[nodiscard]] std::string name() const;
-  [[nodiscard]] SocketAddress peer_address() const;
-  [[nodiscard]] SocketAddress local_address() const;
+  [[nodiscard]] ConnectionIdentity& identity() noexcept { return identity_; }
 
  private:
+  friend class ConnectionIdentity;
   friend class Receiver;
   friend class Transmitter;
 
-  enum class Ending : std::uint8_t { open, fin_sent, flushing, lingering, broken, aborting, gone };
-  enum class LastWord : std::uint8_t { none, due, said };  // of the transform, when it broke
-  struct Late;                                             // what it needs late, or never
+  struct Late;  // what it needs late, or never
 
   Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
              ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer);
@@ -186,25 +153,20 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   void abort(Failure failure = kClosedHere) noexcept;
   void close_descriptor() noexcept;
   [[nodiscard]] bool nobody_sends() noexcept;
-  void keep_names() noexcept;
   void look_at_overdue_output() noexcept;
   Late& late();
 
   EventLoop& loop_;
-  ConnectionOwner* owner_;
   std::unique_ptr<Transform> transform_;
   std::unique_ptr<Late> late_;
-  std::uint64_t id_;
-  CompactAddress peer_;
-  Ending ending_ = Ending::open;
-  LastWord last_word_ = LastWord::none;
-  bool reset_ = false;    // it ends with RST
+  [[no_unique_address]] ConnectionIdentity identity_;  // what follows lies in its padding
+  Ending ending_;
   bool dropped_ = false;  // the user's handle is gone
   Inbox inbox_;
   Outbox outbox_;
-  [[no_unique_address]] Transmitter transmitter_;  // what follows lies in its padding
+  [[no_unique_address]] Transmitter transmitter_;  // and here
   std::uint32_t linger_ms_;
-  [[no_unique_address]] Receiver receiver_;  // so here
+  [[no_unique_address]] Receiver receiver_;  // and here
   bool pinned_ = false;
   bool loop_ending_ = false;
 };

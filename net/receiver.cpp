@@ -81,7 +81,8 @@ void Receiver::polled(int events) noexcept {
   int error = hung_up ? connection().loop().sockets().take_error(operation_.fd) : 0;
   if (mode_ == Mode::doubted) {
     // Both directions are over, and we have not ended ours.
-    if (error == 0 && (events & POLLHUP) != 0 && !connection().fin_is_out()) error = ECONNRESET;
+    if (error == 0 && (events & POLLHUP) != 0 && !connection().ending().fin_is_out())
+      error = ECONNRESET;
     if (error == 0) {
       mode_ = Mode::ended;
       connection().peer_ended();

@@ -104,27 +104,28 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   /// its first request may be under way. Without a server it never resumes. Dropping it changes
   /// nothing.
   [[nodiscard("co_await it")]] Event::WaitAwaiter draining() const noexcept {
-    return Event::WaitAwaiter(connection_ == nullptr ? nullptr : connection_->draining());
+    return Event::WaitAwaiter(connection_ == nullptr ? nullptr
+                                                     : connection_->identity().draining());
   }
   /// Whether it drains by now: so that an answer can say that it is the last.
   [[nodiscard]] bool is_draining() const noexcept {
-    return connection_ != nullptr && connection_->is_draining();
+    return connection_ != nullptr && connection_->identity().is_draining();
   }
 
   /// Unique within its server, from 1 on; 0 for a connection without one.
   [[nodiscard]] std::uint64_t id() const noexcept {
-    return connection_ == nullptr ? 0 : connection_->id();
+    return connection_ == nullptr ? 0 : connection_->identity().id();
   }
   /// Server's name, peer and sequence number: "echo-127.0.0.1:53124#17".
   [[nodiscard]] std::string name() const {
-    return connection_ == nullptr ? std::string() : connection_->name();
+    return connection_ == nullptr ? std::string() : connection_->identity().name();
   }
   /// The unknown address where the system did not say: the peer was gone before the accept.
   [[nodiscard]] SocketAddress peer_address() const {
-    return connection_ == nullptr ? SocketAddress() : connection_->peer_address();
+    return connection_ == nullptr ? SocketAddress() : connection_->identity().peer_address();
   }
   [[nodiscard]] SocketAddress local_address() const {
-    return connection_ == nullptr ? SocketAddress() : connection_->local_address();
+    return connection_ == nullptr ? SocketAddress() : connection_->identity().local_address();
   }
   [[nodiscard]] ConnectionState state() const noexcept {
     return connection_ == nullptr ? ConnectionState::disconnected : connection_->state();

@@ -51,15 +51,15 @@ bool Transmitter::idle() const noexcept { return work_ == nullptr || work_->wire
 
 void Transmitter::be_plain() noexcept {
   operation_.fd = connection().fd();
-  operation_.send(&connection().outbox().front().slice, 1);
+  operation_.send(&connection().outbox().queue().front().slice, 1);
 }
 
 void Transmitter::start() noexcept {
-  if (!operation_.may_change() || connection().is_mute()) return;
+  if (!operation_.may_change() || connection().ending().is_mute()) return;
   try {
     if (!prepare()) return;
   } catch (...) {
-    connection().outbox().untake();
+    connection().outbox().queue().untake();
     connection().fail(ENOMEM);
     return;
   }
@@ -69,14 +69,14 @@ void Transmitter::start() noexcept {
 bool Transmitter::prepare() {
   if (connection().transform() != nullptr) return prepare_wire();
   Outbox& outbox = connection().outbox();
-  if (outbox.empty()) return false;
-  if (outbox.front().is_file()) {
+  if (outbox.queue().empty()) return false;
+  if (outbox.queue().front().is_file()) {
     prepare_file();
   } else {
     be_plain();
-    outbox.take_one();
-    if (!outbox.has_one()) {
-      operation_.send(work().slices, outbox.take(work().slices, kSegmentsPerSend));
+    outbox.queue().take_one();
+    if (!outbox.queue().has_one()) {
+      operation_.send(work().slices, outbox.queue().take(work().slices, kSegmentsPerSend));
     }
   }
   return true;
@@ -88,7 +88,7 @@ bool Transmitter::prepare_wire() {
   Transform& transform = *connection().transform();
   Work& more = work();
   while (more.wire.empty()) {
-    const bool file = !outbox.empty() && outbox.front().is_file();
+    const bool file = !outbox.queue().empty() && outbox.queue().front().is_file();
     if (file && more.block_slice.size == 0 && !transform.has_output()) {
       read_block();
       return true;
@@ -96,21 +96,21 @@ bool Transmitter::prepare_wire() {
     const Slice* slices = more.slices;
     std::uint32_t count = 0;
     if (!file) {
-      count = outbox.take(more.slices, kSegmentsPerSend);
+      count = outbox.queue().take(more.slices, kSegmentsPerSend);
     } else if (more.block_slice.size > 0) {
       slices = &more.block_slice;
       count = 1;
     }
-    const bool ending = outbox.finished() && connection().ends_cleanly();
+    const bool ending = outbox.finished() && !connection().ending().by_reset();
     const std::size_t used = transform.send({slices, count}, ending, more.wire);
     if (file) advance_block(used);
-    if (used == 0) outbox.untake();
+    if (used == 0) outbox.queue().untake();
     if (!more.wire.empty()) {
       more.stands_for = used;
     } else if (used > 0) {
       outbox.sent(used);
     } else {
-      if (outbox.finished() || connection().says_last()) connection().send_fin();
+      if (outbox.finished() || connection().ending().says_last()) connection().send_fin();
       return false;
     }
   }
@@ -128,7 +128,7 @@ void Transmitter::forget_plain() noexcept {
 }
 
 void Transmitter::advance_block(std::size_t used) noexcept {
-  FileSource::of(connection().outbox().front().buffer).offset += used;
+  FileSource::of(connection().outbox().queue().front().buffer).offset += used;
   Slice& block = work_->block_slice;
   block = {static_cast<const std::byte*>(block.data) + used, block.size - used};
   if (block.size == 0) work_->block.reset();
@@ -138,9 +138,10 @@ void Transmitter::read_block() {
   Outbox& outbox = connection().outbox();
   Work& more = work();
   more.block = make_buffer(kBulkBuffer);
-  const FileSource& source = FileSource::of(outbox.front().buffer);
-  more.part = {more.block->data(), source.offset,
-               static_cast<std::uint32_t>(std::min(outbox.front().size(), more.block_size))};
+  const FileSource& source = FileSource::of(outbox.queue().front().buffer);
+  more.part = {
+      more.block->data(), source.offset,
+      static_cast<std::uint32_t>(std::min(outbox.queue().front().size(), more.block_size))};
   operation_.fd = source.file;
   operation_.read_file(more.part);
 }
@@ -151,7 +152,7 @@ void Transmitter::prepare_file() {
   Outbox& outbox = connection().outbox();
   Work& more = work();
   be_plain();
-  outbox.take_one();
+  outbox.queue().take_one();
   if (more.block_slice.size > 0) {
     operation_.send_now(more.block_slice);
   } else if (more.file_waits) {
@@ -173,7 +174,7 @@ void Transmitter::file_was_read(int result) noexcept {
 
 /// What did not go is read again when it can.
 void Transmitter::file_was_sent(std::size_t count) noexcept {
-  FileSource::of(connection().outbox().front().buffer).offset += count;
+  FileSource::of(connection().outbox().queue().front().buffer).offset += count;
   Work& more = *work_;
   more.file_waits = count < more.block_slice.size;
   more.block_size =
@@ -193,7 +194,7 @@ void Transmitter::completed(Completion completion) noexcept {
   Connection& of = connection();
   const OperationKind kind = operation_.kind;
   const int result = completion.result;
-  if (of.is_mute()) {
+  if (of.ending().is_mute()) {
     of.outbox().clear();
     work_.reset();
   } else if (kind == OperationKind::read_file) {
@@ -208,9 +209,9 @@ void Transmitter::completed(Completion completion) noexcept {
     of.fail(-result);
   }
   if (!in_flight()) {
-    if (of.outbox().empty() && idle()) work_.reset();
+    if (of.outbox().queue().empty() && idle()) work_.reset();
     be_plain();
-    if (!of.outbox().empty() || of.transform() != nullptr) of.output_ready();
+    if (!of.outbox().queue().empty() || of.transform() != nullptr) of.output_ready();
   }
   of.conclude();
 }
@@ -221,7 +222,7 @@ void Transmitter::sent(std::size_t count) noexcept {
     if (count > 0) {
       outbox.sent(count);
     } else {
-      outbox.untake();
+      outbox.queue().untake();
     }
     return;
   }

@@ -137,13 +137,13 @@ void Share::serve(Socket socket) {
   try {
     handlers_->spawn(core_->security == nullptr ? (*core_->handler)(TcpConnection(*stream))
                                                 : serve_securely(TcpConnection(*stream)),
-                     kept_with(stream->id(), core_->handler));
+                     kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
     stream->cut(kClosedHere, true);  // it has not been served at all
-    core_->handler_failed(std::current_exception(), *this, stream->id());
+    core_->handler_failed(std::current_exception(), *this, stream->identity().id());
     core_->presence->leave();
   } catch (...) {
-    handler_failed(std::current_exception(), stream->id());
+    handler_failed(std::current_exception(), stream->identity().id());
     core_->presence->leave();
   }
 }
@@ -153,7 +153,7 @@ void Share::serve(Socket socket) {
 void Share::handler_failed(const std::exception_ptr& failure, std::uint64_t id) noexcept {
   if (!core_->handler_failed(failure, *this, id)) return;
   Connection* stream = streams_.front();
-  while (stream != nullptr && stream->id() != id) stream = streams_.after(*stream);
+  while (stream != nullptr && stream->identity().id() != id) stream = streams_.after(*stream);
   if (stream != nullptr) stream->end_with_reset();
 }
 
@@ -211,9 +211,9 @@ void Share::connection_closed(Connection& stream) noexcept {
 void Share::write_name(LogLine& line, std::uint64_t id) const noexcept {
   for (const auto* list : {&streams_, &ended_}) {
     for (Connection* stream = list->front(); stream != nullptr; stream = list->after(*stream)) {
-      if (stream->id() != id) continue;
+      if (stream->identity().id() != id) continue;
       try {
-        line << std::string_view(stream->name());
+        line << std::string_view(stream->identity().name());
         return;
       } catch (const std::bad_alloc&) {
       }
@@ -228,8 +228,8 @@ void Share::forget(Connection& stream) noexcept {
   }
   stream.unlink();
   --stream_count_;
-  core_->admission.leave(
-      core_->admission.peer(core_->admission.by_peer() ? stream.peer_address() : SocketAddress()));
+  core_->admission.leave(core_->admission.peer(
+      core_->admission.by_peer() ? stream.identity().peer_address() : SocketAddress()));
   core_->presence->leave();
 }
 
@@ -257,7 +257,7 @@ bool Share::visit(Walk& walk, TimePoint until) {
   }
   const auto self = shared_from_this();  // the function may end the server
   while (Connection* stream = walk.next_) {
-    if (stream->id() > walk.last_) break;
+    if (stream->identity().id() > walk.last_) break;
     walk.next_ = streams_.after(*stream);
     const Connection::Pin pin(*stream);
     TcpConnection connection(*stream);
@@ -342,7 +342,7 @@ void Share::cut_until(TimePoint until) noexcept {
 /// Those that have not been cut, up to this one: they stand in the order of their numbers.
 void Share::cut_connections(std::uint64_t last) noexcept {
   while (Connection* stream = cutting_.next_) {
-    if (stream->id() > last) return;
+    if (stream->identity().id() > last) return;
     cutting_.next_ = streams_.after(*stream);
     stream->cut(kClosedHere, true);
   }
@@ -381,7 +381,7 @@ void Share::tear_down() noexcept {
   // What a handler sent before it ended still goes out: the loop sees to that.
   for (Connection* stream = streams_.front(); stream != nullptr;) {
     Connection* next = streams_.after(*stream);
-    if (stream->closing()) let_go(*stream);
+    if (stream->ending().is_closing()) let_go(*stream);
     stream = next;
   }
   tasks_.reset();

@@ -1,12 +1,11 @@
 #pragma once
 
-#include <weir/coro/list.h>
 #include <weir/coro/scheduler.h>
 #include <weir/net/connection_options.h>
 #include <weir/net/stream/failure.h>
 #include <weir/net/stream/inbox.h>
+#include <weir/net/stream/out_queue.h>
 #include <weir/net/stream/outbox_level.h>
-#include <weir/net/stream/segment_queue.h>
 #include <weir/net/stream/shared_bytes.h>
 
 #include <cstddef>
@@ -20,6 +19,24 @@
 namespace weir::detail {
 
 class SenderCore;
+
+/// How often somebody looked since anything moved, by whose count a deadline passes.
+class IdleRounds {
+ public:
+  /// Something moved.
+  void reset() noexcept { idle_ = stalled_ = 0; }
+  [[nodiscard]] bool any() const noexcept { return idle_ > 0 || stalled_ > 0; }
+  [[nodiscard]] unsigned idle() noexcept { return idle_++; }
+  /// The same, but where there is nothing that could move.
+  [[nodiscard]] unsigned stalled(bool has_something) noexcept {
+    if (!has_something) stalled_ = 0;
+    return has_something ? stalled_++ : 0U;
+  }
+
+ private:
+  std::uint8_t idle_ = 0;
+  std::uint8_t stalled_ = 0;
+};
 
 /// What goes out and has not gone yet: segments, those who wait to send or for a flush, marks, and
 /// in the end an end or a failure. It knows neither where the bytes go nor a loop; its sink is
@@ -102,7 +119,7 @@ class Outbox {
       return false;
     }
     level_.set_pending(size);
-    queue_.push_first(std::move(buffer), data, size);
+    queue_.push_alone(std::move(buffer), data, size);
     sink_.output_alone();
     return true;
   }
@@ -131,31 +148,23 @@ class Outbox {
   [[nodiscard]] bool open() const noexcept { return end_ == End::none; }
 
   // For the sink.
-  [[nodiscard]] bool empty() const noexcept { return queue_.empty(); }
-  [[nodiscard]] Segment& front() noexcept { return queue_.front(); }
-  [[nodiscard]] bool has_one() const noexcept { return queue_.size() == 1; }
+  /// What of it the sink takes; `sent` removes what has gone.
+  [[nodiscard]] OutQueue& queue() noexcept { return queue_; }
   /// All has gone, and the end has not.
   [[nodiscard]] bool finished() const noexcept { return end_ == End::finished; }
-  /// The sink has the first, `front().slice` or a part of it, which stays unchanged until it has
-  /// gone.
-  void take_one() noexcept { taken_ = 1; }
-  /// The same with the first slices in memory; gives how many.
-  std::uint32_t take(Slice* to, std::uint32_t most) noexcept;
   /// What is nearly always the case: all that there was has gone, and nobody waits for that.
   [[gnu::always_inline]] bool sent_plain(std::int32_t count) noexcept {
     const std::size_t all = pending();
     if (!level_.unobstructed() || static_cast<std::size_t>(count) != all) {
       return false;
     }
-    idle_rounds_ = stalled_rounds_ = 0;
+    rounds_.reset();
     sent_ += all;
     level_.set_pending(0);
-    queue_.pop_front();
+    queue_.pop_alone();
     return true;
   }
   void sent(std::size_t count) noexcept;
-  /// Nothing of what was taken has gone.
-  void untake() noexcept { taken_ = 0; }
   /// The end has gone.
   void ended() noexcept;
   /// Whom to tell that the high mark was reached from below: once for each time, or nobody.
@@ -166,59 +175,40 @@ class Outbox {
   void close() noexcept;
   /// Gives up what is queued, which must not be with anybody.
   void clear() noexcept;
-  /// Something stands between this and the wire for good: no message is alone.
-  void set_transformed() noexcept { level_.add(OutboxLevel::kTransformed); }
 
   /// Bytes that have ever gone.
   [[nodiscard]] std::uint64_t gone() const noexcept { return sent_; }
-  /// Something is to go, and nothing went since the rounds were last asked for.
-  [[nodiscard]] bool is_overdue() const noexcept {
-    return pending() > 0 && (idle_rounds_ > 0 || stalled_rounds_ > 0);
-  }
-  /// The same as if something had gone.
-  void moved() noexcept { idle_rounds_ = stalled_rounds_ = 0; }
-  /// How often this was asked since anything went.
-  [[nodiscard]] unsigned idle_rounds() noexcept { return idle_rounds_++; }
-  /// How often this was asked since something was to go and nothing went.
-  [[nodiscard]] unsigned stalled_rounds() noexcept {
-    if (pending() == 0) stalled_rounds_ = 0;
-    return pending() == 0 ? 0U : stalled_rounds_++;
-  }
+  /// Since anything went.
+  [[nodiscard]] IdleRounds& rounds() noexcept { return rounds_; }
 
  private:
   enum class End : std::uint8_t { none, wanted, finished, sent, broken };
 
+  class Waiters;
   struct Extras;  // what few need
 
   Extras& extras();
   void accept(Send& send);
-  void append(BufferRef&& buffer, const Slice& slice);
-  void append_copy(const std::byte* data, std::size_t size);
-  void append_other(OtherMessage& message);
   void mix() noexcept;
   void added(bool was_below) noexcept;
   void admit() noexcept;
-  void settle_flushes() noexcept;
+  void settle_flushes(std::uint64_t gone) noexcept;
+  void want_end() noexcept;
   void finish_if_due() noexcept;
   void take_from_others() noexcept;
   void end_waiting(Failure failure, bool broken) noexcept;
-  void tell(Waiting& waiting, Failure failure, bool broken) noexcept;
   void forget(Waiting& waiting) noexcept;
   Failure take_failure() noexcept;
 
   Sink& sink_;
   [[no_unique_address]] OutboxLevel level_;  // what follows lies in its padding
-  std::uint32_t taken_ = 0;  // the first segments, which the sink has; not of a message alone
   std::uint32_t high_;
   std::uint32_t low_;
-  [[no_unique_address]] SegmentQueue queue_;  // so here
+  Failure failure_ = 0;                   // not told yet
+  [[no_unique_address]] OutQueue queue_;  // so here
   End end_ = End::none;
-  std::uint8_t idle_rounds_ = 0;
-  std::uint8_t stalled_rounds_ = 0;
-  std::uint64_t sent_ = 0;    // bytes that have ever gone
-  BufferRef copy_buffer_;     // where small messages are copied to, one behind the other
-  std::uint32_t copied_ = 0;  // how much of it is used
-  Failure failure_ = 0;       // not told yet
+  IdleRounds rounds_;
+  std::uint64_t sent_ = 0;  // bytes that have ever gone
   std::unique_ptr<Extras> extras_;
 };
 

@@ -62,9 +62,9 @@ class StreamPair final : public TurnEnd, public FrameAllocated {
   }
 
   void move(End& from, End& to) noexcept {
-    while (!from.outbox.empty()) {
+    while (!from.outbox.queue().empty()) {
       if (!to.closed && !to.inbox.wants_input(false)) return;
-      const Segment& next = from.outbox.front();
+      const Segment& next = from.outbox.queue().front();
       const std::size_t size = next.size();
       try {
         if (!to.closed) to.inbox.push(next.buffer, next.data(), size);

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Breaks a copy of the tree in one way after the other, and sees which test tells.
 
-Usage: mutants.py [--list] [NAME...]     in the source tree; all mutants of tests/mutants, or those named
+Usage: mutants.py [--list | --standing] [NAME...]     all mutants of tests/mutants, or those named
+
+--list shows them as a table; --standing only sees whether what each of them breaks still stands in the tree.
 
 The mutants stand in tests/mutants/*.txt, each like this:
 
@@ -78,13 +80,13 @@ class Mutant:
     def targets(self):
         return self.objects() + [f"weir_test_program_{name}" for name in self.programs]
 
-    def find(self):
+    def find(self, tree):
         """(file, its text when broken), or (None, why not)."""
         tokens = re.findall(r"\w+|[^\w\s]", self.old)
         pattern = re.compile(r"\s*".join(map(re.escape, tokens)))
         found = []
         for place in self.places:
-            path = TREE / place
+            path = tree / place
             files = sorted([*path.rglob("*.cpp"), *path.rglob("*.h")]) if path.is_dir() else [path]
             for file in (file for file in files if file.is_file()):
                 text = file.read_text(encoding="utf-8")
@@ -200,7 +202,7 @@ def run_tests(files, seconds_for_a_case=SECONDS_FOR_A_CASE):
 
 def verdict(mutant, link, libraries):
     """Whether all is well, and a text."""
-    file, text = mutant.find()
+    file, text = mutant.find(TREE)
     if file is None:
         return False, text
     before, stat = file.read_bytes(), file.stat()
@@ -220,7 +222,7 @@ def verdict(mutant, link, libraries):
 
 
 def main(arguments):
-    mutants = read_mutants([word for word in arguments if word != "--list"])
+    mutants = read_mutants([word for word in arguments if not word.startswith("--")])
     if not mutants:
         print("no mutants")
         return 1
@@ -228,10 +230,12 @@ def main(arguments):
         for mutant in mutants:
             print(f"| {mutant.name} | {mutant.what} | {', '.join(mutant.tests)} |")
         return 0
-    copy_tree()
-    gone = [f"{mutant.name}: {why}" for mutant in mutants for file, why in [mutant.find()] if file is None]
+    gone = [f"{mutant.name}: {why}" for mutant in mutants for file, why in [mutant.find(SOURCE)] if file is None]
     if gone:
         sys.exit("FAILED: " + "\n".join(gone))
+    if "--standing" in arguments:
+        return 0
+    copy_tree()
     must("cmake", "-S", TREE, "-B", BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0",
          "-DWEIR_BUILD_BENCH=OFF", "-DWEIR_BUILD_DOCTOR=OFF", "-DWEIR_BUILD_EXAMPLES=OFF", "-DWEIR_INSTALL=OFF", "-DWEIR_TESTS_ALONE=ON")
     support = ["tests/CMakeFiles/weir_tests.dir/main.cpp.o"]

@@ -1,0 +1,64 @@
+#include <weir/coro/event.h>
+#include <weir/net/connection.h>
+#include <weir/net/connection_identity.h>
+#include <weir/net/connection_late.h>
+
+#include <utility>
+
+namespace weir::detail {
+
+inline Connection& ConnectionIdentity::connection() const noexcept {
+  return *whole_of(const_cast<ConnectionIdentity&>(*this), &Connection::identity_);
+}
+
+std::string ConnectionIdentity::name() const {
+  if (const auto& late = connection().late_; late != nullptr && !late->name.empty()) {
+    return late->name;
+  }
+  const std::string_view owner = owner_ != nullptr ? owner_->owner_name() : "connection";
+  return std::string(owner) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
+}
+
+SocketAddress ConnectionIdentity::peer_address() const {
+  if (const SocketAddress address = peer_.expand()) return address;
+  const int fd = connection().fd();
+  RawAddress raw;
+  if (fd < 0 || connection().loop().sockets().peer_address(fd, raw) < 0) return {};
+  return SocketAddress(raw);
+}
+
+SocketAddress ConnectionIdentity::local_address() const {
+  if (const auto& late = connection().late_; late != nullptr && late->address) {
+    return late->address;
+  }
+  const int fd = connection().fd();
+  RawAddress raw;
+  if (fd < 0 || connection().loop().sockets().local_address(fd, raw) < 0) return {};
+  return SocketAddress(raw);
+}
+
+void ConnectionIdentity::keep_names() noexcept {
+  try {
+    std::string last = name();
+    const SocketAddress address = local_address();
+    Connection::Late& more = connection().late();
+    more.name = std::move(last);
+    more.address = address;
+  } catch (...) {  // short of memory: the names are what it costs
+  }
+}
+
+Event* ConnectionIdentity::draining() const noexcept {
+  if (owner_ == nullptr) return nullptr;
+  return &owner_->draining(connection().outbox().accepted() > 0);
+}
+
+bool ConnectionIdentity::is_draining() const noexcept {
+  return owner_ != nullptr && owner_->draining(true).is_set();
+}
+
+ConnectionOwner* ConnectionIdentity::leave_owner() noexcept {
+  return std::exchange(owner_, nullptr);
+}
+
+}  // namespace weir::detail

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <weir/net/socket_address.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace weir {
+
+class Event;
+
+namespace detail {
+
+class Connection;
+
+/// Whoever keeps account of connections: a server.
+class ConnectionOwner {
+ public:
+  /// Called once, when the descriptor has been closed.
+  virtual void connection_closed(Connection& connection) noexcept = 0;
+  [[nodiscard]] virtual std::string_view owner_name() const noexcept = 0;
+  /// Set once it lets its connections end and takes no new ones; later for those on which nothing
+  /// has been sent.
+  [[nodiscard]] virtual Event& draining(bool used) noexcept = 0;
+
+ protected:
+  ~ConnectionOwner() = default;
+};
+
+/// Whose a connection is, which of them, and with whom: a connection's `identity_`.
+class ConnectionIdentity {
+ public:
+  ConnectionIdentity(ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
+      : owner_(owner), id_(id), peer_(peer) {}
+
+  [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
+  [[nodiscard]] std::string name() const;
+  [[nodiscard]] SocketAddress peer_address() const;
+  [[nodiscard]] SocketAddress local_address() const;
+  /// For a user who still has the connection when it has gone.
+  void keep_names() noexcept;
+
+  /// nullptr without an owner.
+  [[nodiscard]] Event* draining() const noexcept;
+  [[nodiscard]] bool is_draining() const noexcept;
+  /// The owner goes before the connection, or learns that it is closed.
+  ConnectionOwner* leave_owner() noexcept;
+
+ private:
+  [[nodiscard]] Connection& connection() const noexcept;
+
+  ConnectionOwner* owner_;
+  std::uint64_t id_;
+  CompactAddress peer_;
+};
+
+}  // namespace detail
+}  // namespace weir

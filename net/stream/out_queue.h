@@ -1,0 +1,55 @@
+#pragma once
+
+#include <weir/core/buffer.h>
+#include <weir/net/stream/segment_queue.h>
+#include <weir/net/stream/shared_bytes.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace weir::detail {
+
+/// The bytes of an outbox: segments, of which the sink may have the first. Small messages that come
+/// behind others are copied one behind the other. One thread.
+class OutQueue {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return segments_.empty(); }
+  [[nodiscard]] bool has_one() const noexcept { return segments_.size() == 1; }
+  [[nodiscard]] Segment& front() noexcept { return segments_.front(); }
+
+  // A message that comes, and goes, alone.
+  void push_alone(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
+    segments_.push_first(std::move(buffer), data, size);
+  }
+  void pop_alone() noexcept { segments_.pop_front(); }
+  /// The sink has it, and others are to come.
+  void keep_alone() noexcept { taken_ = segments_.empty() ? 0 : 1; }
+
+  /// Adds a message, whole or not at all: throws `std::bad_alloc`. It is kept where it is, or
+  /// copied where it has no buffer or pins one that is much larger.
+  void add(BufferRef&& buffer, const Slice& slice);
+  void add(OtherMessage& message);
+
+  /// The sink has the first, `front().slice` or a part of it, which stays unchanged until it has
+  /// gone.
+  void take_one() noexcept { taken_ = 1; }
+  /// The same with the first slices in memory; gives how many.
+  std::uint32_t take(Slice* to, std::uint32_t most) noexcept;
+  /// Nothing of what was taken has gone.
+  void untake() noexcept { taken_ = 0; }
+  /// The first bytes have gone.
+  void remove(std::size_t count) noexcept;
+  /// Gives up what there is, which must not be with anybody.
+  void clear() noexcept;
+
+ private:
+  void copy(const std::byte* data, std::size_t size);
+
+  [[no_unique_address]] SegmentQueue segments_;  // what follows lies in its padding
+  std::uint32_t taken_ = 0;                      // not of a message alone
+  BufferRef copy_buffer_;                        // where small messages are copied to
+  std::uint32_t copied_ = 0;                     // how much of it is used
+};
+
+}  // namespace weir::detail
