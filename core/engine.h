@@ -4,6 +4,7 @@
 #include <weir/coro/list.h>
 #include <weir/coro/scheduler.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -157,6 +158,11 @@ class IoEngine {
 
   /// Ends a `wait` that is under way, or else the next one. From any thread.
   virtual void wake() noexcept = 0;
+
+  /// For a host that polls instead of waiting: a descriptor, always the same, that is readable when
+  /// a `wait` would find something, and once the deadline has passed; `TimePoint::min()` before a
+  /// `wait` of the host's. Negative: there is none, for that reason.
+  virtual int poll_fd(TimePoint /*deadline*/) { return -EOPNOTSUPP; }
 
   /// Whether no operation is in flight; an engine may be destroyed only then.
   [[nodiscard]] virtual bool idle() const noexcept = 0;

@@ -77,6 +77,7 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
 }
 
 EventLoop::~EventLoop() {
+  hosted_.reset();
   try {
     engine_->attach();
   } catch (const std::logic_error&) {
@@ -180,6 +181,46 @@ void EventLoop::run() {
   while (!mailbox_->take_stop_request()) turn();
 }
 
+/// What was submitted or cancelled in a turn is handed over, and looked at, by the next one, which
+/// makes the engine ready to be woken again, too.
+std::uint64_t EventLoop::operations_moved() const noexcept {
+  const Metrics now = metrics();
+  return now.submitted + now.completed + now.cancelled + now.wakes;
+}
+
+int EventLoop::poll_fd() {
+  if (hosted_ == nullptr) {
+    const int fd = engine_->poll_fd(TimePoint::min());
+    if (fd < 0) {
+      throw std::system_error(-fd, std::generic_category(),
+                              "weir: a descriptor to poll in place of an event loop on " +
+                                  std::string(engine_->name()));
+    }
+    hosted_ = std::make_unique<Hosted>(*this, fd);
+  }
+  return hosted_->fd;
+}
+
+bool EventLoop::run_ready() {
+  if (hosted_ == nullptr || !in_loop_thread()) {
+    throw std::logic_error("weir: run_ready is for the thread that has called poll_fd");
+  }
+  constexpr int kMostTurns = 16;
+  constexpr bool kOnlyLook = true;
+  bool quiet = false;
+  bool stopped = false;
+  for (int turns = 0; turns < kMostTurns && !quiet && !stopped; ++turns) {
+    (void)engine_->poll_fd(TimePoint::min());
+    const std::uint64_t before = operations_moved();
+    turn(&kOnlyLook);
+    quiet = operations_moved() == before && !has_ready() && turn_end_.empty() &&
+            mailbox_->fall_asleep();
+    stopped = mailbox_->take_stop_request();
+  }
+  (void)engine_->poll_fd(quiet ? timers_.next() : TimePoint::min());
+  return !stopped;
+}
+
 bool EventLoop::finish_run() noexcept {
   bool busy = false;
   for (detail::LoopResource* resource = resources_.front(); resource != nullptr;) {
@@ -215,7 +256,7 @@ void EventLoop::turn(const bool* done) {
     answer_calls();
     take_woken();
   }
-  metrics_.resumed += run_ready(kReadyBatch);
+  metrics_.resumed += Scheduler::run_ready(kReadyBatch);
   if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
   while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {

@@ -148,6 +148,20 @@ class EventLoop final : public detail::Scheduler {
     return run_until_complete(detail::call_and_keep(std::move(function)));
   }
 
+  // In the loop of a host: GLib's, Qt's, libuv's.
+  /// A descriptor that is readable when `run_ready` has something to do, and to be waited for by
+  /// poll(2), epoll(7) or what the host has; it is the loop's, and always the same. From the first
+  /// call on the loop runs on the calling thread, though only in `run_ready`: it is the thread's
+  /// current one, no other may run there, and it is to be destroyed there. Throws
+  /// `std::logic_error` if it runs already, `std::errc::operation_not_supported` in a simulation,
+  /// `std::system_error` without descriptors.
+  [[nodiscard]] int poll_fd();
+  /// Does what there is to do without waiting, for some turns at the most, so that the host has its
+  /// own. Also to be called after the host gave the loop's tasks something to do without `post` or
+  /// `spawn` from another thread, neither of which needs that. False if `stop` was called. Throws
+  /// `std::logic_error` on another thread, or before `poll_fd`.
+  bool run_ready();
+
   [[nodiscard]] TimePoint now() noexcept override;
   [[nodiscard]] TimePoint deadline_in(Duration delay) noexcept override;
 
@@ -233,6 +247,12 @@ class EventLoop final : public detail::Scheduler {
     std::optional<detail::Run> run_;
   };
 
+  struct Hosted {
+    Hosted(EventLoop& loop, int descriptor) : running(loop), fd(descriptor) {}
+    Running running;
+    int fd;
+  };
+
   struct Call;  // what another thread waits for in `call`
   void call_erased(void (*function)(void*), void* context);
   void answer_calls() noexcept;
@@ -275,6 +295,8 @@ class EventLoop final : public detail::Scheduler {
   void turn(const bool* done = nullptr);
   [[nodiscard]] bool is_over(const bool* done) noexcept;
 
+  [[nodiscard]] std::uint64_t operations_moved() const noexcept;
+
   /// Whether something is still finishing in the background.
   bool finish_run() noexcept;
 
@@ -294,6 +316,7 @@ class EventLoop final : public detail::Scheduler {
   std::mutex calls_mutex_;
   std::condition_variable calls_changed_;  // for this loop's thread, while it waits for an answer
   detail::List<Call> calls_;
+  std::unique_ptr<Hosted> hosted_;  // from `poll_fd` on
   detail::TimerWheel timers_;
   detail::List<detail::TurnEnd> turn_end_;
   detail::List<detail::LoopResource> resources_;

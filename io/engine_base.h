@@ -3,6 +3,7 @@
 #include <weir/core/assert.h>
 #include <weir/core/engine.h>
 #include <weir/core/metrics.h>
+#include <weir/io/host_poll.h>
 #include <weir/io/receive_pool.h>
 
 #include <unistd.h>
@@ -16,12 +17,14 @@
 namespace weir::detail {
 
 /// What all engines do alike: they say where each operation stands, count, and end what is
-/// cancelled before anybody has begun with it. An engine writes the rest, of which these three are
+/// cancelled before anybody has begun with it. An engine writes the rest, of which these are
 /// called from here:
 ///
 ///     void start(Operation&) noexcept;     // submitted just now; gives it the state that it has
 ///     void stop(Operation&) noexcept;      // cancelled for the first time, and not ended yet
 ///     void exchange(TimePoint deadline);   // hands over, waits, and gives what came to `deliver`
+///     int descriptor(TimePoint deadline) noexcept;  // readable when there is something to
+///     exchange
 ///
 /// What it will not start, or has stopped, it gives to `end`: that is told at the end of the wait.
 template <class Self, class Pool>
@@ -51,6 +54,10 @@ class EngineBase : public IoEngine {
     List<Operation> ended;
     ended.splice_back(ended_);
     while (Operation* operation = ended.pop_front()) self().finish(*operation, -ECANCELED);
+  }
+
+  int poll_fd(TimePoint deadline) final {
+    return host_poll_.fd(self().descriptor(deadline), deadline);
   }
 
   void add_metrics(Metrics& metrics) const noexcept final {
@@ -105,6 +112,7 @@ class EngineBase : public IoEngine {
   std::size_t in_flight_ = 0;
   Metrics counters_;
   const pid_t process_ = ::getpid();
+  HostPoll host_poll_;
 
  private:
   Self& self() noexcept { return static_cast<Self&>(*this); }

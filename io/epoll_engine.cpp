@@ -132,6 +132,8 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     run();
   }
 
+  [[nodiscard]] int descriptor(TimePoint) const noexcept { return epoll_fd_; }
+
   void refuse() noexcept {
     List<Operation> refused;
     refused.splice_back(refused_);
@@ -157,27 +159,21 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     Record& record = *records_.find(operation.fd);
     switch (operation.kind) {
       case OperationKind::accept:
-        accept(operation, record);
-        break;
+        return accept(operation, record);
       case OperationKind::receive:
-        receive(operation, record, receives);
-        break;
+        return receive(operation, record, receives);
       case OperationKind::receive_into:
-        receive_into(operation, record);
-        break;
+        return receive_into(operation, record);
       case OperationKind::send:
-        send(operation, record);
-        break;
+        return send(operation, record);
       case OperationKind::send_now:
-        finish(operation, send_slices(operation));
-        break;
+        return finish(operation, send_slices(operation));
       case OperationKind::poll:
-        poll(operation, record);
-        break;
+        return poll(operation, record);
       case OperationKind::read_file:
-        finish(operation, checked(::pread(operation.fd, operation.file->data, operation.file->size,
-                                          static_cast<off_t>(operation.file->offset))));
-        break;
+        return finish(operation,
+                      checked(::pread(operation.fd, operation.file->data, operation.file->size,
+                                      static_cast<off_t>(operation.file->offset))));
     }
   }
 

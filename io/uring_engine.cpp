@@ -63,7 +63,9 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
 
   ~UringEngine() override {
     close_ring();
-    if (wake_fd_ >= 0) ::close(wake_fd_);
+    for (const int fd : {wake_fd_, event_fd_}) {
+      if (fd >= 0) ::close(fd);
+    }
   }
 
   /// 0, or -errno if this machine does not let us have what we need. Throws where no descriptor is
@@ -317,6 +319,23 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
     return false;
   }
 
+  /// Polling the ring itself does not show what the kernel has only to finish when it is entered
+  /// (IORING_SETUP_DEFER_TASKRUN); an eventfd that is registered with it does.
+  [[nodiscard]] int descriptor(TimePoint deadline) noexcept {
+    if (event_fd_ < 0) {
+      event_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+      if (event_fd_ < 0) return -errno;
+      const int failed = ring_.register_call(IORING_REGISTER_EVENTFD, &event_fd_, 1);
+      if (failed < 0) {
+        ::close(std::exchange(event_fd_, -1));
+        return failed;
+      }
+    }
+    std::uint64_t count = 0;
+    if (deadline == TimePoint::min()) (void)!::read(event_fd_, &count, sizeof count);
+    return event_fd_;
+  }
+
   void exchange(TimePoint deadline) {
     feed_starved();
     pool_->publish();
@@ -456,6 +475,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
 
   Ring ring_;
   int wake_fd_ = -1;
+  int event_fd_ = -1;
   bool attached_ = false;
   bool rearm_wake_ = false;
   std::thread::id thread_;

@@ -81,6 +81,8 @@ class Ring {
     return result;
   }
 
+  [[nodiscard]] int fd() const noexcept { return fd_; }
+
   /// The kernel lets go of what is in flight, unless a thread that lives has the ring registered.
   void close() noexcept {
     entries_ = {};

@@ -103,6 +103,7 @@ class SimulatedEngine final : public weir::detail::EngineBase<SimulatedEngine, S
   void start(Operation& operation) noexcept;
   void stop(Operation& operation) noexcept;
   void exchange(TimePoint deadline);
+  [[nodiscard]] static int descriptor(TimePoint) noexcept { return -EOPNOTSUPP; }
   void begin(Operation& operation);
   void cancel_now(Operation& operation);
   void hand_over();
