@@ -481,6 +481,8 @@ Task<> lose_the_server(int count, std::chrono::milliseconds down) {
   MESSAGE(count << " clients, server away for " << down.count() << " ms: back in each tenth of "
                 << *std::max_element(delays.begin(), delays.end()) / 1ms << " ms:" << text);
   CHECK(delays.size() == clients.size());
+  // A machine that stands still for a while brings those together who came due meanwhile.
+  if (EventLoop::current().engine_name() != "simulation") co_return;
   for (const std::size_t in_bucket : counts) CHECK(in_bucket * 10 <= clients.size() * 3);
 }
 
