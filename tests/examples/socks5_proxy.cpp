@@ -250,7 +250,7 @@ TEST_CASE("a name is a name only: no Unix socket, no other address in disguise")
 }
 
 TEST_CASE("clients that speak something else, stop midway or say nothing are let go") {
-  Example proxy("socks5_proxy", {"--handshake-timeout", "200"});
+  Example proxy("socks5_proxy");
   for (const std::string& bytes :
        {"GET / HTTP/1.1\r\n\r\n"s, "\x04\x01\x00\x50\x7f\x00\x00\x01\x00"s, "\x16\x03\x01\x02"s,
         "\x00"s, "\xff"s, kGreeting + "\x04\x01\x00\x01\x7f\x00\x00\x01\x00\x50"s,
@@ -265,12 +265,13 @@ TEST_CASE("clients that speak something else, stop midway or say nothing are let
   CHECK(strict.receive_all() == "\x05\xff"s);
 
   for (const std::string& bytes :
+  Example impatient("socks5_proxy", {"--handshake-timeout", "200"});
        {""s, "\x05"s, "\x05\x05\x00"s, kGreeting, kGreeting + "\x05\x01"s,
         kGreeting + "\x05\x01\x00\x03\xff"s + "too short"s}) {
-    Peer silent = proxy.connect();
+    Peer silent = impatient.connect();
     if (!bytes.empty()) silent.send(bytes);
     (void)silent.receive_all();  // at its time limit
   }
-  CHECK(proxy.end() == 0);
+  CHECK(impatient.end() == 0);
 }
 #endif
