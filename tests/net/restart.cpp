@@ -323,7 +323,8 @@ TEST_CASE("a hand-over that is dropped once the successor has reported leaves it
       CAPTURE(reported);
       const Puppet puppet;
       ServerOptions options;
-      options.address = loopback();
+      options.address = own_loopback();
+      options.hand_over_timeout = kPatience;
       TcpServer server(EventLoop::current(), options);
       server.start([](TcpConnection conn) -> Task<> { co_await conn.read(); });
       bool accepts = false;
@@ -366,7 +367,7 @@ TEST_CASE("a server on a Unix path restarts under churn, and the path stays unti
 TEST_CASE("a listening socket is inherited as systemd hands it over") {
   EventLoop loop;  // for its sockets
   const EventLoop::Entered entered(loop);
-  Socket listener = listen(loop.sockets(), loopback());
+  Socket listener = listen(loop.sockets(), own_loopback());
   const SocketAddress address = listener.local_address();
   // A client that came before the server.
   Peer early = Peer::connect(address);

@@ -20,7 +20,9 @@ namespace {
 
 /// A server with its I/O loops, whose base loop is the current one.
 ServerOptions options_with(std::size_t threads, bool reuse_port = false) {
-  return server_options(Engine::automatic, threads, reuse_port);
+  ServerOptions options = server_options(Engine::automatic, threads, reuse_port);
+  options.address = own_loopback();  // so that nobody else answers when it has ended
+  return options;
 }
 
 /// What a thread's storage holds goes after the thread's loop.

@@ -311,6 +311,16 @@ SocketAddress Peer::local_address() const {
 SocketAddress loopback() { return SocketAddress::parse("127.0.0.1:0"); }
 
 std::pair<int, int> tcp_pair(int buffer_bytes) {
+SocketAddress own_loopback() {
+  const auto pid = static_cast<unsigned>(::getpid());
+  const auto part = [pid](unsigned shift, unsigned bits) {
+    return std::to_string(1 + (pid >> shift & ((1U << bits) - 1)));
+  };
+  // 127.2.1.1 and above, where a pid has 22 bits at the most.
+  return SocketAddress::parse("127." + std::to_string(2 + (pid >> 14 & 0xff) % 250) + '.' +
+                              part(7, 7) + '.' + part(0, 7) + ":0");
+}
+
   Sockets& sockets = TestMachine::current().sockets();
   const Socket listener(sockets, static_cast<int>(checked(sockets.open(AF_INET), "socket")));
   shrink_buffers(sockets, listener.fd(), buffer_bytes);

@@ -162,8 +162,14 @@ class NoDescriptorsLeft {
 
 SocketAddress loopback();
 
-/// The threads of this process but those of the log and of `blocking`, which stay, and the kernel's.
-/// One that was joined may be there for a moment longer: right only where none has just ended.
+/// Of a loopback address that no other process listens on or connects from: a port of it that was
+/// given back is free until this process takes it again, while any other's may be somebody's by
+/// then.
+SocketAddress own_loopback();
+
+/// The threads of this process but those of the log and of `blocking`, which stay, and the
+/// kernel's. One that was joined may be there for a moment longer: right only where none has just
+/// ended.
 std::size_t count_threads();
 
 /// Look-ups go on in threads of their own, which may have files open, and count their frames at
