@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -347,8 +348,11 @@ Linked link_pair(ConnectionOptions a, ConnectionOptions b, int buffer_bytes) {
   return {TcpConnection(std::move(one), a), TcpConnection(std::move(other), b)};
 }
 
-std::size_t count_threads() {
-  std::size_t count = 0;
+namespace {
+
+/// By their numbers: all that `count_threads` counts.
+std::set<std::string> own_threads() {
+  std::set<std::string> threads;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
@@ -359,19 +363,25 @@ std::size_t count_threads() {
 }
 
 LookupsEnd::LookupsEnd() {
+}  // namespace
+
+std::size_t count_threads() { return own_threads().size(); }
+
   // ThreadSanitizer has a thread of its own, from when the first other one is made.
   [[maybe_unused]] static const bool made = [] {
     if (kThreadSanitizer) std::thread([] {}).join();
     return true;
   }();
-  before_ = count_threads();
+  before_ = own_threads();
 }
 
 LookupsEnd::~LookupsEnd() {
   const auto end = std::chrono::steady_clock::now() + kPatience;
-  while (count_threads() > before_ && std::chrono::steady_clock::now() < end) {
-    std::this_thread::yield();
-  }
+  const auto any_since = [this] {
+    const auto now = own_threads();
+    return !std::includes(before_.begin(), before_.end(), now.begin(), now.end());
+  };
+  while (any_since() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
 }
 
 int option_of(int fd, int level, int name) {

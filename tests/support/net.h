@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -182,7 +183,7 @@ class LookupsEnd {
   ~LookupsEnd();
 
  private:
-  std::size_t before_ = 0;
+  std::set<std::string> before_;  // which, not how many: one that was joined may be among them
 };
 
 // ---------------------------------------------------------------------------------------------
