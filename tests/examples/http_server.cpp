@@ -132,7 +132,7 @@ TEST_CASE("curl gets files, parts of files, heads and texts") {
   for (const char* engine : {"auto", "epoll"}) {
     const Site site({"--engine", engine});
     const auto fetch = [&](std::vector<std::string> arguments, const std::string& target) {
-      arguments.insert(arguments.begin(), {"-sS", "--max-time", "30", "--noproxy", "*"});
+      arguments.insert(arguments.begin(), {"-sS", "--max-time", "120", "--noproxy", "*"});
       arguments.push_back(site.url(target));
       return run_program(curl, arguments).output;
     };

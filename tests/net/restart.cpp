@@ -256,8 +256,8 @@ class Puppet {
 
   [[nodiscard]] std::vector<std::string> command() const {
     return {"/bin/bash", "-c",
-            "exec 98<>$0/orders 99>$0/answers; read -t 60 -u 98; echo -n 1 >&$WEIR_READY_FD; "
-            "echo reported >&99; read -t 60 -u 98",
+            "exec 98<>$0/orders 99>$0/answers; read -t 300 -u 98; echo -n 1 >&$WEIR_READY_FD; "
+            "echo reported >&99; read -t 300 -u 98",
             directory_.string()};
   }
   void tell() const { CHECK(::write(orders_, "\n", 1) == 1); }

@@ -311,7 +311,6 @@ SocketAddress Peer::local_address() const {
 
 SocketAddress loopback() { return SocketAddress::parse("127.0.0.1:0"); }
 
-std::pair<int, int> tcp_pair(int buffer_bytes) {
 SocketAddress own_loopback() {
   const auto pid = static_cast<unsigned>(::getpid());
   const auto part = [pid](unsigned shift, unsigned bits) {
@@ -322,6 +321,7 @@ SocketAddress own_loopback() {
                               part(7, 7) + '.' + part(0, 7) + ":0");
 }
 
+std::pair<int, int> tcp_pair(int buffer_bytes) {
   Sockets& sockets = TestMachine::current().sockets();
   const Socket listener(sockets, static_cast<int>(checked(sockets.open(AF_INET), "socket")));
   shrink_buffers(sockets, listener.fd(), buffer_bytes);
@@ -356,17 +356,18 @@ std::set<std::string> own_threads() {
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
-    const bool of_kernel = name.starts_with("iou-");  // io_uring's workers come and go
-    if (!name.empty() && !of_kernel && name != "weir-log" && name != "weir-blocking") ++count;
+    const bool of_kernel = name.starts_with("iou-");          // io_uring's workers come and go
+    if (name.empty() || of_kernel || name == "weir-log" || name == "weir-blocking") continue;
+    threads.insert(task.path().filename());
   }
-  return count;
+  return threads;
 }
 
-LookupsEnd::LookupsEnd() {
 }  // namespace
 
 std::size_t count_threads() { return own_threads().size(); }
 
+LookupsEnd::LookupsEnd() {
   // ThreadSanitizer has a thread of its own, from when the first other one is made.
   [[maybe_unused]] static const bool made = [] {
     if (kThreadSanitizer) std::thread([] {}).join();
