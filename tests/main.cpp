@@ -17,11 +17,12 @@
 
 namespace {
 
-/// Far above what any case takes, also under a sanitizer on a busy machine, unless
-/// WEIR_CASE_SECONDS says less: for what is broken on purpose (tests/mutants).
+/// Far above what any case takes, also under a sanitizer on a busy machine, and above the patience
+/// of what waits in it (kPatience), unless WEIR_CASE_SECONDS says less: for what is broken on
+/// purpose (tests/mutants).
 unsigned seconds_for_one_case() {
   const char* text = std::getenv("WEIR_CASE_SECONDS");
-  return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 120;
+  return text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : 400;
 }
 
 const char* volatile running_case = "";

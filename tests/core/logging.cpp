@@ -108,7 +108,7 @@ TEST_CASE("a user's logger is called from a thread of the log's, with the time o
   logging::write(Level::warning, "second");
   const auto written = std::chrono::system_clock::now();
   log.gate->set_open(true);
-  REQUIRE(logging::flush(10s));
+  REQUIRE(logging::flush(kPatience));
   const auto lines = log.gate->lines();
   REQUIRE(lines.size() == 2);
   CHECK(lines[0].text == "first");
@@ -129,7 +129,7 @@ TEST_CASE("the queue of the log is bounded: the oldest lines are lost, and their
   for (int i = 0; i < kLines; ++i) logging::write(Level::info, std::to_string(i) + rest);
   CHECK_FALSE(logging::flush(1ms));
   log.gate->set_open(true);
-  REQUIRE(logging::flush(10s));
+  REQUIRE(logging::flush(kPatience));
   const auto lines = log.gate->lines();
   REQUIRE(lines.size() > 200);
   CHECK(lines.size() < 300);
@@ -147,9 +147,9 @@ TEST_CASE("lines of any length come through the queue's end whole, up to 8 KiB")
   for (std::size_t i = 0; i < 300; ++i) {
     written.emplace_back(i * 37, static_cast<char>('a' + i % 26));
     logging::write(Level::info, written.back());
-    if (i % 7 == 0) REQUIRE(logging::flush(10s));
+    if (i % 7 == 0) REQUIRE(logging::flush(kPatience));
   }
-  REQUIRE(logging::flush(10s));
+  REQUIRE(logging::flush(kPatience));
   const auto lines = log.gate->lines();
   REQUIRE(lines.size() == written.size());
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -196,7 +196,7 @@ TEST_CASE("a logger may write lines and set loggers itself, and throw") {
     void sink_it_(const spdlog::details::log_msg&) override {
       if (++lines == 1) {
         logging::write(Level::info, "from the sink");
-        CHECK_FALSE(logging::flush(10s));
+        CHECK_FALSE(logging::flush(kPatience));
       }
       throw 5;  // NOLINT(hicpp-exception-baseclass)
     }
@@ -207,8 +207,8 @@ TEST_CASE("a logger may write lines and set loggers itself, and throw") {
   logger->set_error_handler([](const std::string&) {});
   logging::set_logger(std::move(logger));
   logging::write(Level::info, "from the test");
-  CHECK(logging::flush(10s));
-  CHECK(logging::flush(10s));
+  CHECK(logging::flush(kPatience));
+  CHECK(logging::flush(kPatience));
   CHECK(sink->lines == 2);
   logging::set_logger(nullptr);
 }
@@ -264,7 +264,7 @@ TEST_CASE("what goes on being left out while that is said holds up no other line
   const auto sink = std::make_shared<Sink>();
   logging::set_logger(std::make_shared<spdlog::logger>("flooded", sink));
   for (int i = 0; i < 10; ++i) (void)limit.admits(Level::info);
-  CHECK(logging::flush(10s));
+  CHECK(logging::flush(kPatience));
   CHECK(sink->said >= 1);
   CHECK(sink->said < 10);
   logging::set_logger(nullptr);
@@ -295,7 +295,7 @@ TEST_CASE("a line and its failure need no memory") {
     }
     CHECK(none.failed() == 0);
   }
-  REQUIRE(logging::flush(10s));
+  REQUIRE(logging::flush(kPatience));
   REQUIRE(log.gate->lines().size() == 1);
   CHECK(log.gate->lines()[0].text == "number -17 of 3");
 }

@@ -155,7 +155,10 @@ TEST_CASE("the README's first program says one line and exits 1 when its port is
   address.sin_family = AF_INET;
   address.sin_port = htons(7000);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  // If that fails, somebody else has the port: it is taken all the same.
+  // Several may hold it so at the same time, and the program cannot have it beside any of them. If
+  // that fails, somebody else has the port: it is taken all the same.
+  const int shared = 1;
+  ::setsockopt(holder, SOL_SOCKET, SO_REUSEPORT, &shared, sizeof shared);
   (void)::bind(holder, reinterpret_cast<const sockaddr*>(&address), sizeof address);
   const Refusal refusal = refusal_of({}, WEIR_TEST_PROGRAMS_DIR "/readme");
   CHECK(refusal.status == 1);

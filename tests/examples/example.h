@@ -116,7 +116,7 @@ class Example {
 /// Waits, without reading, until the connection has been reset.
 inline bool is_reset(const Peer& peer) {
   pollfd waiting{.fd = peer.fd(), .events = 0, .revents = 0};
-  return ::poll(&waiting, 1, 30'000) == 1 && (waiting.revents & POLLERR) != 0;
+  return ::poll(&waiting, 1, 120'000) == 1 && (waiting.revents & POLLERR) != 0;
 }
 
 /// What every example server promises of its command line. `needed` are options it cannot do

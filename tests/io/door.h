@@ -261,7 +261,7 @@ struct Listening {
 };
 inline Listening listening(Sockets& sockets, int backlog = 128) {
   Descriptor fd(sockets.open(AF_INET));
-  REQUIRE(sockets.bind(fd.get(), loopback().raw()) == 0);
+  REQUIRE(sockets.bind(fd.get(), own_loopback().raw()) == 0);
   REQUIRE(sockets.listen(fd.get(), backlog) == 0);
   RawAddress bound;
   REQUIRE(sockets.local_address(fd.get(), bound) == 0);

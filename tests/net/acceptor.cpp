@@ -158,7 +158,7 @@ TEST_CASE("an acceptor may be destroyed under those who wait") {
 
 TEST_CASE("a port can be bound again as soon as its acceptor is closed") {
   on_each_engine([]() -> Task<> {
-    std::optional<Acceptor> acceptor(loopback());
+    std::optional<Acceptor> acceptor(own_loopback());
     const SocketAddress address = acceptor->address();
     for (int i = 0; i < 20; ++i) {
       Peer client = Peer::connect(address);
@@ -174,7 +174,7 @@ TEST_CASE("a port can be bound again as soon as its acceptor is closed") {
 
 TEST_CASE("a port can be bound again in the very turn in which its acceptor is closed") {
   on_each_engine([]() -> Task<> {
-    std::optional<Acceptor> acceptor(loopback());
+    std::optional<Acceptor> acceptor(own_loopback());
     const SocketAddress address = acceptor->address();
     for (int i = 0; i < 3; ++i) {
       co_await turns(1);  // the accept is with the kernel
@@ -384,7 +384,7 @@ TEST_CASE("an acceptor that stops listening gives what the kernel has, then the 
       CAPTURE(accepted);
       AcceptorOptions options;
       options.max_waiting = accepted;
-      Acceptor acceptor(loopback(), options);
+      Acceptor acceptor(own_loopback(), options);
       const SocketAddress address = acceptor.address();
       std::vector<Peer> clients;
       for (int i = 0; i < 3; ++i) clients.push_back(Peer::connect(address));

@@ -114,10 +114,15 @@ TEST_CASE("a client reconnects when the link goes down and comes up again") {
                .connector = {.initial_delay = 5ms, .max_delay = 20ms, .attempt_timeout = 300ms}});
           int answers = 0;
           int sessions = 0;
+          bool talks = false;
           Event news;
           TaskGroup group;
           group.spawn(client.run([&](TcpConnection& connection) -> Task<> {
             ++sessions;
+            struct Talking {
+              bool& is;
+              ~Talking() { is = false; }
+            } const talking{talks = true};
             for (;;) {
               co_await connection.send("ping");
               (void)co_await timeout(300ms, connection.read_exactly(4));
@@ -134,7 +139,7 @@ TEST_CASE("a client reconnects when the link goes down and comes up again") {
           for (int round = 0; round < 2; ++round) {
             const int before = sessions;
             shell("ip link set near down");
-            co_await sleep(400ms);
+            co_await turn_until([&] { return !talks; });
             const int then = answers;
             co_await sleep(50ms);
             CHECK(answers == then);  // it is silent

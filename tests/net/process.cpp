@@ -89,6 +89,15 @@ long cpu_of_two_seconds(Peer& control) {
   return ask_number(control, "cpu") - before;
 }
 
+/// Whether it comes to rest: what spins never does, while a machine that stood still may have had
+/// something left for once, or counts what it took from us as ours.
+bool rests(Peer& control) {
+  for (int i = 0; i < 10; ++i) {
+    if (cpu_of_two_seconds(control) < 40'000) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 TEST_CASE("a server that is out of descriptors sheds, rests, serves on and recovers") {
@@ -107,7 +116,7 @@ TEST_CASE("a server that is out of descriptors sheds, rests, serves on and recov
     CHECK(ask_number(control, "episodes") == 1);
 
     // With nobody in the backlog it costs nothing; a spinning accept would take all there is.
-    CHECK(cpu_of_two_seconds(control) < 40'000);
+    CHECK(rests(control));
 
     // Those who are served notice nothing.
     for (Peer& peer : served) CHECK(ask(peer, "still here") == "still here");
@@ -156,7 +165,7 @@ TEST_CASE("a flood of clients at the limit is shed without a spin, by however ma
       // Who is closed may know it before it is counted, by another loop than the one asked.
       CHECK(eventually([&] { return ask_number(control, "shed") == 500; }));
       CHECK(ask_number(control, "episodes") <= threads);
-      CHECK(cpu_of_two_seconds(control) < 40'000);
+      CHECK(rests(control));
       REQUIRE(ask(control, "limit 1000") == "done");
       CHECK(eventually([&] {
         Peer peer = Peer::connect(server.address);
@@ -247,6 +256,6 @@ TEST_CASE("a server that is idle uses no CPU") {
     Peer control = Peer::connect(server.address);
     std::vector<Peer> idle;
     CHECK(crowd(server.address, 100, idle) == 0);
-    CHECK(cpu_of_two_seconds(control) < 40'000);
+    CHECK(rests(control));
   });
 }

@@ -214,6 +214,15 @@ void restart_under_churn(std::vector<std::string> arguments) {
   CHECK(servers.wait() == 0);
 }
 
+bool refuses(const SocketAddress& address) {
+  try {
+    (void)Peer::connect(address);
+    return false;
+  } catch (const std::system_error& error) {
+    return error.code() == std::errc::connection_refused;
+  }
+}
+
 Peer talk(const SocketAddress& address) {
   Peer peer = Peer::connect(address);
   peer.send("hello");
@@ -247,8 +256,8 @@ class Puppet {
 
   [[nodiscard]] std::vector<std::string> command() const {
     return {"/bin/bash", "-c",
-            "exec 98<>$0/orders 99>$0/answers; read -t 60 -u 98; echo -n 1 >&$WEIR_READY_FD; "
-            "echo reported >&99; read -t 60 -u 98",
+            "exec 98<>$0/orders 99>$0/answers; read -t 300 -u 98; echo -n 1 >&$WEIR_READY_FD; "
+            "echo reported >&99; read -t 300 -u 98",
             directory_.string()};
   }
   void tell() const { CHECK(::write(orders_, "\n", 1) == 1); }
@@ -293,6 +302,7 @@ TEST_CASE("a drain, a stop or an end during a hand-over leaves the listener to t
           const Puppet puppet;
           ServerOptions options;
           options.address = address;
+          options.hand_over_timeout = kPatience;
           options.threads = threads;
           options.reuse_port = threads > 1 && address.is_ip();
           TcpServer server(EventLoop::current(), options);
@@ -323,7 +333,8 @@ TEST_CASE("a hand-over that is dropped once the successor has reported leaves it
       CAPTURE(reported);
       const Puppet puppet;
       ServerOptions options;
-      options.address = loopback();
+      options.address = own_loopback();
+      options.hand_over_timeout = kPatience;
       TcpServer server(EventLoop::current(), options);
       server.start([](TcpConnection conn) -> Task<> { co_await conn.read(); });
       bool accepts = false;
@@ -337,8 +348,8 @@ TEST_CASE("a hand-over that is dropped once the successor has reported leaves it
       (void)co_await server.drain(20s);
       if (reported) {
         CHECK_NOTHROW((void)Peer::connect(server.address()));
-      } else {
-        CHECK_THROWS_AS((void)Peer::connect(server.address()), std::system_error);
+      } else {  // it was killed, and has the listener until it is gone
+        co_await turn_until([&] { return refuses(server.address()); });
       }
     }
   });
@@ -366,7 +377,7 @@ TEST_CASE("a server on a Unix path restarts under churn, and the path stays unti
 TEST_CASE("a listening socket is inherited as systemd hands it over") {
   EventLoop loop;  // for its sockets
   const EventLoop::Entered entered(loop);
-  Socket listener = listen(loop.sockets(), loopback());
+  Socket listener = listen(loop.sockets(), own_loopback());
   const SocketAddress address = listener.local_address();
   // A client that came before the server.
   Peer early = Peer::connect(address);
@@ -519,12 +530,10 @@ TEST_CASE("a second signal ends a server that drains, at once") {
       refused = true;
     }
   }
-  const auto start = std::chrono::steady_clock::now();
   ::kill(servers.current(), SIGTERM);
-  servers.line("end");
+  servers.line("end");  // which is awaited less long than its drain_timeout
   CHECK(servers.wait() == 0);
-  CHECK(std::chrono::steady_clock::now() - start < 5s);  // drain_timeout is 10 s
-  peer.wait_for_end();                                   // FIN or RST
+  peer.wait_for_end();  // FIN or RST
 }
 
 TEST_CASE("a successor that cannot be started is told, and the server goes on") {
@@ -556,7 +565,7 @@ TEST_CASE("a successor that ends, or is not ready in time, is given up, and nobo
       {
         ServerOptions options;
         options.address = loopback();
-        options.hand_over_timeout = does[1] == 'x' && does[2] == 'e' ? 20ms : 30s;
+        options.hand_over_timeout = does[1] == 'x' && does[2] == 'e' ? 20ms : kPatience;
         TcpServer server(EventLoop::current(), options);
         server.start([](TcpConnection connection) -> Task<> {
           while (Chunk data = co_await connection.read()) co_await connection.send(std::move(data));
@@ -602,6 +611,7 @@ TEST_CASE("a successor that is no weir says by a byte that it serves, and has no
     {
       ServerOptions options;
       options.address = loopback();
+      options.hand_over_timeout = kPatience;
       TcpServer server(EventLoop::current(), options);
       server.listen();
       const std::vector<std::string> command{

@@ -20,7 +20,9 @@ namespace {
 
 /// A server with its I/O loops, whose base loop is the current one.
 ServerOptions options_with(std::size_t threads, bool reuse_port = false) {
-  return server_options(Engine::automatic, threads, reuse_port);
+  ServerOptions options = server_options(Engine::automatic, threads, reuse_port);
+  options.address = own_loopback();  // so that nobody else answers when it has ended
+  return options;
 }
 
 /// What a thread's storage holds goes after the thread's loop.
@@ -58,7 +60,7 @@ TEST_CASE("a drain waits for the handlers and counts them as finished") {
       bool right = co_await in_thread(talk);
       CHECK(right);
       std::optional<DrainReport> report;
-      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(1h); };
       TaskGroup group;
       group.spawn(drain());
       right = co_await in_thread(talk);  // they are served on
@@ -196,7 +198,7 @@ TEST_CASE("a handler that waits for a request or a drain ends when the drain beg
         CHECK(right);
       }
       std::optional<DrainReport> report;
-      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(1h); };
       TaskGroup group;
       group.spawn(drain());
       for (Peer& peer : peers) {
@@ -272,7 +274,7 @@ TEST_CASE("clients in the backlog when a drain begins are served, on one loop an
         peers.back().shutdown_send();
       }
       std::optional<DrainReport> report;
-      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(1h); };
       TaskGroup group;
       group.spawn(drain());
       const auto talk = [&peers] {
@@ -318,7 +320,7 @@ TEST_CASE("a drain waits for a reply under way whose handler has ended") {
       const auto collect = [&]() -> Task<> { got = co_await in_thread(receive); };
       TaskGroup group;
       group.spawn(collect());
-      const DrainReport report = co_await server.drain(20s);
+      const DrainReport report = co_await server.drain(1h);
       CHECK(server.connection_count() == 0);
       CHECK(report.finished == 1);
       CHECK(report.forced == 0);
@@ -379,7 +381,7 @@ TEST_CASE("who connects while the kernel still lets go of a draining listener is
       server.start(echo);
       co_await turns(2);
       std::optional<DrainReport> report;
-      const auto drain = [&]() -> Task<> { report = co_await server.drain(20s); };
+      const auto drain = [&]() -> Task<> { report = co_await server.drain(1h); };
       TaskGroup group;
       group.spawn(drain());  // up to where it waits
       std::vector<Peer> peers;
@@ -486,7 +488,7 @@ TEST_CASE("a server one of whose loops has ended drains, and hands nothing over 
       const std::vector<std::string> nowhere{"/nowhere/at/all"};
       const bool accepts = co_await server.hand_over(nowhere);
       CHECK_FALSE(accepts);
-      const DrainReport report = co_await server.drain(20s);
+      const DrainReport report = co_await server.drain(1h);
       CHECK(report.finished + report.forced == 0);
     }
   });
@@ -519,7 +521,7 @@ TEST_CASE("a drain does not wait where a handler holds up its loop") {
     server.start([&](TcpConnection conn) -> Task<> {
       co_await conn.read();
       holds = true;
-      const auto end = std::chrono::steady_clock::now() + 5s;
+      const auto end = std::chrono::steady_clock::now() + kPatience;
       while (!let_go && !gave_up) {
         gave_up = std::chrono::steady_clock::now() > end;
         std::this_thread::yield();

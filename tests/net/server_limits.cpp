@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <string>
@@ -139,7 +140,7 @@ TEST_CASE("idle_timeout drops a peer that sends nothing, and one whose message n
     }
     CHECK(ended);
     (void)error;
-    CHECK(timed_out == 2);
+    CHECK(eventually([&] { return timed_out == 2; }));
     silent.close();
     trickling.close();
     CHECK(eventually([&] { return server->connection_count() == 0; }));
@@ -151,13 +152,31 @@ TEST_CASE("idle_timeout leaves those alone who talk, or who are still being sent
     ServerOptions options = server_options(engine);
     options.idle_timeout = 200ms;
     ServerThread server(std::move(options), echo);
-    Peer talking = server.connect();
-    const auto end = std::chrono::steady_clock::now() + 600ms;
-    bool alive = true;
-    while (alive && std::chrono::steady_clock::now() < end) {
-      alive = echoes(talking);
-      pollfd nothing{.fd = talking.fd(), .events = POLLIN, .revents = 0};
-      if (::poll(&nothing, 1, 20) > 0) alive = false;
+    // Whom the machine kept from talking for that long was dropped rightly: once more.
+    bool alive = false;
+    auto longest = options.idle_timeout;
+    for (int i = 0; i < 100 && !alive && longest >= options.idle_timeout; ++i) {
+      longest = 0ms;
+      const auto begin = std::chrono::steady_clock::now();
+      auto said = begin;  // before the server heard it
+      const auto look = [&] {
+        longest = std::max(longest, std::chrono::ceil<std::chrono::milliseconds>(
+                                        std::chrono::steady_clock::now() - said));
+      };
+      try {
+        Peer talking = server.connect();
+        do {
+          const auto now = std::chrono::steady_clock::now();
+          alive = echoes(talking);
+          look();
+          said = now;
+          pollfd nothing{.fd = talking.fd(), .events = POLLIN, .revents = 0};
+          alive = alive && ::poll(&nothing, 1, 20) == 0;
+        } while (alive && said < begin + 600ms);
+      } catch (const std::system_error&) {  // reset
+        alive = false;
+      }
+      look();
     }
     CHECK(alive);
   });

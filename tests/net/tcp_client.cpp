@@ -88,7 +88,7 @@ class Sessions {
 
 TEST_CASE("a client reconnects when its server goes and comes back on the same port") {
   on_each_engine([]() -> Task<> {
-    auto server = serve(loopback());
+    auto server = serve(own_loopback());
     const SocketAddress address = server->address();
     TcpClient client(quick(address));
     Sessions sessions;
@@ -348,7 +348,7 @@ TEST_CASE("whoever waits for a connection is told when the run fails for good") 
   on_each_engine([]() -> Task<> {
     ClientOptions options;
     {
-      const Acceptor nobody(loopback());
+      const Acceptor nobody(own_loopback());
       options.address = nobody.address();
     }
     options.connector = {.initial_delay = 1ms, .max_attempts = 2};
@@ -431,7 +431,7 @@ std::array<std::size_t, 10> histogram(const std::vector<std::chrono::nanoseconds
 /// Clients lose their server at once; when do they come back?
 Task<> lose_the_server(int count, std::chrono::milliseconds down) {
   constexpr auto kFirstDelay = 500ms;
-  auto server = serve(loopback());
+  auto server = serve(own_loopback());
   const SocketAddress address = server->address();
   std::vector<std::unique_ptr<TcpClient>> clients;
   std::vector<std::chrono::nanoseconds> delays;
@@ -481,6 +481,8 @@ Task<> lose_the_server(int count, std::chrono::milliseconds down) {
   MESSAGE(count << " clients, server away for " << down.count() << " ms: back in each tenth of "
                 << *std::max_element(delays.begin(), delays.end()) / 1ms << " ms:" << text);
   CHECK(delays.size() == clients.size());
+  // A machine that stands still for a while brings those together who came due meanwhile.
+  if (EventLoop::current().engine_name() != "simulation") co_return;
   for (const std::size_t in_bucket : counts) CHECK(in_bucket * 10 <= clients.size() * 3);
 }
 

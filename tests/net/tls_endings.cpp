@@ -1,6 +1,6 @@
 #include <doctest/doctest.h>
 
-#include <functional>
+#include <chrono>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -38,10 +38,10 @@ struct Scene {
 };
 
 Task<Scene> scene(TlsServerOptions options = Credentials::instance().server(),
-                  std::function<void(SSL_CTX*)> set_up = {}) {
-  auto [conn, plain] = connect_pair({.linger = 200ms});
+                  std::chrono::milliseconds linger = 1min) {
+  auto [conn, plain] = connect_pair({.linger = linger});
   const TlsContext context = TlsContext::server(std::move(options));
-  Scene made{std::move(conn), std::make_unique<TlsPeer>(std::move(plain), false, set_up)};
+  Scene made{std::move(conn), std::make_unique<TlsPeer>(std::move(plain), false)};
   const auto upgrade = [](TcpConnection& c, const TlsContext& with) -> Task<> {
     co_await start_tls(c, with);
   };
@@ -202,7 +202,8 @@ TEST_CASE("a forced close is a reset, and no end that could be believed") {
 
 TEST_CASE("a close waits for a peer that says nothing no longer than linger") {
   on_each_engine([]() -> Task<> {
-    Scene s = co_await scene();
+    TlsServerOptions options = Credentials::instance().server();
+    Scene s = co_await scene(std::move(options), 200ms);
     const TimePoint before = time_now();
     s.conn.close();
     co_await turn_until([&] { return s.conn.state() == ConnectionState::disconnected; });
@@ -269,7 +270,7 @@ TEST_CASE("what comes behind the handshake in one burst is read, whatever follow
   on_each_engine([]() -> Task<> {
     for (const bool garbage : {true, false}) {
       CAPTURE(garbage);
-      auto [conn, plain] = connect_pair({.linger = 200ms});
+      auto [conn, plain] = connect_pair({.linger = 1min});
       const auto peer = std::make_unique<TlsPeer>(std::move(plain), false);
       const TlsContext context = server_context();
       const auto serve = [](TcpConnection& c, const TlsContext& with) -> Task<std::string> {

@@ -288,25 +288,39 @@ TEST_CASE("a handshake that is slow is cut off, and counts against the limits me
     options.handshake_timeout = 200ms;
     Serving serving(TlsContext::server(options), {.max_connections = 2});
     const SocketAddress address = serving.server->address();
+    std::uint64_t slow_ones = 0;
     const auto dawdle = [&] {
-      Peer silent = Peer::connect(address);
-      TlsPeer slow(Peer::connect(address), false);
-      ::SSL_do_handshake(slow.ssl());
-      slow.peer().send(slow.take_output().substr(0, 100));
-      while (serving.server->connection_count() < 2) yield_thread();
-      Peer refused = Peer::connect(address);
-      const int end = refused.wait_for_end();
-      // Until the server gives them up.
-      (void)silent.wait_for_end();
-      (void)slow.peer().wait_for_end();
-      return end;
+      // Once more, where the machine was so slow that one was cut off before the third was there.
+      while (serving.server->refused() == 0) {
+        Peer silent = Peer::connect(address);
+        TlsPeer slow(Peer::connect(address), false);
+        try {
+          ::SSL_do_handshake(slow.ssl());
+          slow.peer().send(slow.take_output().substr(0, 100));
+        } catch (const std::system_error&) {  // cut off already
+        }
+        Peer third = Peer::connect(address);
+        (void)third.wait_for_end();
+        // Until the server gives them up.
+        (void)silent.wait_for_end();
+        (void)slow.peer().wait_for_end();
+        slow_ones += serving.server->refused() == 0 ? 3 : 2;
+        while (serving.server->metrics().failed_handshakes < slow_ones ||
+               serving.server->connection_count() > 0) {
+          yield_thread();
+        }
+      }
     };
-    (void)co_await in_thread(dawdle);
+    co_await in_thread(dawdle);
     CHECK(serving.server->refused() == 1);
     co_await turn_until([&] { return serving.server->connection_count() == 0; });
-    CHECK(serving.server->metrics().failed_handshakes == 2);
-    const Talk heard = co_await talk(address, client_context());
-    CHECK(heard.error == "");
+    CHECK(serving.server->metrics().failed_handshakes == slow_ones);
+    for (bool again = true; again;) {
+      const TimePoint begin = time_now();
+      const Talk heard = co_await talk(address, client_context());
+      again = heard.error != "" && time_now() - begin >= options.handshake_timeout;
+      if (!again) CHECK(heard.error == "");
+    }
     co_await serving.end();
   });
 }
@@ -550,10 +564,9 @@ TEST_CASE("a drain lets handshakes end, or cuts them at its limit") {
     Serving serving(server_context());
     const SocketAddress address = serving.server->address();
     auto peer = std::make_unique<TlsPeer>(Peer::connect(address), false);
-    Peer silent = Peer::connect(address);
-    co_await turn_until([&] { return serving.server->connection_count() == 2; });
+    co_await turn_until([&] { return serving.server->connection_count() == 1; });
     const auto drain = [](TcpServer& server) -> Task<DrainReport> {
-      co_return co_await server.drain(2s);
+      co_return co_await server.drain(1h);
     };
     Task<DrainReport> draining = drain(*serving.server);
     const auto finish = [&] {
@@ -568,7 +581,15 @@ TEST_CASE("a drain lets handshakes end, or cuts them at its limit") {
     const auto [report, got] = co_await when_all(std::move(draining), std::move(finishing));
     CHECK(got == "last");
     CHECK(report.finished == 1);
-    CHECK(report.forced >= 1);
+    CHECK(report.forced == 0);
     CHECK(serving.server->connection_count() == 0);
+
+    Serving other(server_context());
+    const Peer silent = Peer::connect(other.server->address());
+    co_await turn_until([&] { return other.server->connection_count() == 1; });
+    const DrainReport cut = co_await other.server->drain(20ms);
+    CHECK(cut.finished == 0);
+    CHECK(cut.forced == 1);
+    CHECK(other.server->connection_count() == 0);
   });
 }

@@ -70,7 +70,7 @@ std::string answer(std::string_view line, const TcpServer& server, const Sink& s
   if (word == "shed") return std::to_string(server.shed());
   if (word == "count") return std::to_string(server.connection_count());
   if (word == "episodes") {
-    (void)logging::flush(std::chrono::seconds(10));
+    (void)logging::flush(std::chrono::minutes(1));
     return std::to_string(sink.episodes);
   }
   if (word == "cpu") {  // µs of the process so far

@@ -113,7 +113,7 @@ void lose_enter() {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  ::alarm(60);
+  ::alarm(300);
   const std::string what = argc > 1 ? argv[1] : "none";
   if (what == "setup-eperm") refuse(SYS_io_uring_setup, EPERM);
   if (what == "setup-enosys") refuse(SYS_io_uring_setup, ENOSYS);

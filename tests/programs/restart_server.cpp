@@ -40,7 +40,7 @@ Task<> serve(TcpServer& server, std::vector<std::string> command) {
     if (bool accepts = co_await server.hand_over(command); accepts) break;
     say("goes on");
   }
-  const DrainReport report = co_await server.drain(20s);
+  const DrainReport report = co_await server.drain(1h);
   say("drained " + std::to_string(report.finished) + " " + std::to_string(report.forced));
 }
 
@@ -63,7 +63,7 @@ Task<> serve_three(ServerOptions options) {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  ::alarm(110);  // a test that crashed leaves no server behind
+  ::alarm(390);  // a test that crashed leaves no server behind
   if (argc < 3) return 2;
   // They come when somebody waits for them.
   sigset_t signals;
@@ -72,6 +72,8 @@ int main(int argc, char** argv) try {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ServerOptions options;
   options.address = SocketAddress::parse(argv[2]);
+  options.drain_timeout = 1h;      // nobody is cut off, however slow the machine is,
+  options.hand_over_timeout = 1h;  // and no successor is given up
   if (argc > 3) options.threads = static_cast<std::size_t>(std::atoi(argv[3]));
   options.reuse_port = argc > 4;
   if (std::getenv("LISTEN_FDS") != nullptr) say("kept");

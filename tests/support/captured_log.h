@@ -32,13 +32,13 @@ class CapturedLog {
 
   /// All that was written so far.
   [[nodiscard]] std::vector<std::string> lines() const {
-    CHECK(logging::flush(std::chrono::seconds(10)));
+    CHECK(logging::flush(std::chrono::minutes(2)));
     return sink_->lines();
   }
 
   /// How many of them were errors.
   [[nodiscard]] long errors() const {
-    CHECK(logging::flush(std::chrono::seconds(10)));
+    CHECK(logging::flush(std::chrono::minutes(2)));
     return sink_->errors;
   }
 

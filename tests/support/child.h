@@ -63,7 +63,7 @@ class Child {
     ::close(output_);
   }
 
-  /// One line of its output without the newline; what there is at its end, or after half a minute.
+  /// One line of its output without the newline; what there is at its end, or after two minutes.
   std::string read_line() {
     std::size_t end = 0;
     while ((end = text_.find('\n')) == std::string::npos && read_more()) continue;
@@ -110,7 +110,7 @@ class Child {
   bool read_more() {
     pollfd readable{.fd = output_, .events = POLLIN, .revents = 0};
     int ready = 0;
-    while ((ready = ::poll(&readable, 1, 30'000)) < 0 && errno == EINTR) continue;
+    while ((ready = ::poll(&readable, 1, 120'000)) < 0 && errno == EINTR) continue;
     if (ready <= 0) return false;
     char buffer[4096];
     const ssize_t count = ::read(output_, buffer, sizeof buffer);

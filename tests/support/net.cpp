@@ -14,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -310,6 +311,16 @@ SocketAddress Peer::local_address() const {
 
 SocketAddress loopback() { return SocketAddress::parse("127.0.0.1:0"); }
 
+SocketAddress own_loopback() {
+  const auto pid = static_cast<unsigned>(::getpid());
+  const auto part = [pid](unsigned shift, unsigned bits) {
+    return std::to_string(1 + (pid >> shift & ((1U << bits) - 1)));
+  };
+  // 127.2.1.1 and above, where a pid has 22 bits at the most.
+  return SocketAddress::parse("127." + std::to_string(2 + (pid >> 14 & 0xff) % 250) + '.' +
+                              part(7, 7) + '.' + part(0, 7) + ":0");
+}
+
 std::pair<int, int> tcp_pair(int buffer_bytes) {
   Sockets& sockets = TestMachine::current().sockets();
   const Socket listener(sockets, static_cast<int>(checked(sockets.open(AF_INET), "socket")));
@@ -337,16 +348,24 @@ Linked link_pair(ConnectionOptions a, ConnectionOptions b, int buffer_bytes) {
   return {TcpConnection(std::move(one), a), TcpConnection(std::move(other), b)};
 }
 
-std::size_t count_threads() {
-  std::size_t count = 0;
+namespace {
+
+/// By their numbers: all that `count_threads` counts.
+std::set<std::string> own_threads() {
+  std::set<std::string> threads;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
-    const bool of_kernel = name.starts_with("iou-");  // io_uring's workers come and go
-    if (!name.empty() && !of_kernel && name != "weir-log" && name != "weir-blocking") ++count;
+    const bool of_kernel = name.starts_with("iou-");          // io_uring's workers come and go
+    if (name.empty() || of_kernel || name == "weir-log" || name == "weir-blocking") continue;
+    threads.insert(task.path().filename());
   }
-  return count;
+  return threads;
 }
+
+}  // namespace
+
+std::size_t count_threads() { return own_threads().size(); }
 
 LookupsEnd::LookupsEnd() {
   // ThreadSanitizer has a thread of its own, from when the first other one is made.
@@ -354,14 +373,16 @@ LookupsEnd::LookupsEnd() {
     if (kThreadSanitizer) std::thread([] {}).join();
     return true;
   }();
-  before_ = count_threads();
+  before_ = own_threads();
 }
 
 LookupsEnd::~LookupsEnd() {
   const auto end = std::chrono::steady_clock::now() + kPatience;
-  while (count_threads() > before_ && std::chrono::steady_clock::now() < end) {
-    std::this_thread::yield();
-  }
+  const auto any_since = [this] {
+    const auto now = own_threads();
+    return !std::includes(before_.begin(), before_.end(), now.begin(), now.end());
+  };
+  while (any_since() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
 }
 
 int option_of(int fd, int level, int name) {

@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -38,8 +39,8 @@ inline constexpr bool kSanitized = true;
 inline constexpr bool kSanitized = false;
 #endif
 
-/// No test waits longer than this for anything.
-inline constexpr auto kPatience = 30s;
+/// No test waits longer than this for anything: only what hangs does, on the busiest machine.
+inline constexpr auto kPatience = 120s;
 
 // ---------------------------------------------------------------------------------------------
 // Engines
@@ -162,8 +163,14 @@ class NoDescriptorsLeft {
 
 SocketAddress loopback();
 
-/// The threads of this process but those of the log and of `blocking`, which stay, and the kernel's.
-/// One that was joined may be there for a moment longer: right only where none has just ended.
+/// Of a loopback address that no other process listens on or connects from: a port of it that was
+/// given back is free until this process takes it again, while any other's may be somebody's by
+/// then.
+SocketAddress own_loopback();
+
+/// The threads of this process but those of the log and of `blocking`, which stay, and the
+/// kernel's. One that was joined may be there for a moment longer: right only where none has just
+/// ended.
 std::size_t count_threads();
 
 /// Look-ups go on in threads of their own, which may have files open, and count their frames at
@@ -176,7 +183,7 @@ class LookupsEnd {
   ~LookupsEnd();
 
  private:
-  std::size_t before_ = 0;
+  std::set<std::string> before_;  // which, not how many: one that was joined may be among them
 };
 
 // ---------------------------------------------------------------------------------------------

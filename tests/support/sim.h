@@ -115,7 +115,7 @@ inline void explore_all(std::string_view name, const std::function<void(sim::Wor
     options.world.faults = faults;
     options.name = name;
     const sim::Exploration found = sim::explore(options, [&](sim::World& world) {
-      ::alarm(120);  // the test's time limit, for each world
+      ::alarm(400);  // the test's time limit, for each world
       scenario(world);
     });
     CHECK_MESSAGE(found.failures.empty(), found.text());

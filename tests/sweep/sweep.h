@@ -42,7 +42,7 @@ class Report {
 using Scenario = std::function<Task<>(Report&)>;
 
 /// Runs `function` in a thread of its own, whose caches are empty. Ends the process if that takes
-/// longer than a minute, and tells of what takes longer than a few seconds.
+/// longer than five minutes, and tells of what takes longer than a few seconds.
 inline void in_fresh_thread(const std::string& what, const std::function<void()>& function) {
   std::mutex mutex;
   std::condition_variable changed;
@@ -56,7 +56,7 @@ inline void in_fresh_thread(const std::string& what, const std::function<void()>
   });
   {
     std::unique_lock lock(mutex);
-    if (!changed.wait_for(lock, std::chrono::minutes(1), [&] { return done; })) {
+    if (!changed.wait_for(lock, std::chrono::minutes(5), [&] { return done; })) {
       std::fprintf(stderr, "\nsweep: no end in sight: %s\n", what.c_str());
       ::_exit(3);
     }
