@@ -2,6 +2,7 @@
 
 #include <weir/core/machine.h>
 #include <weir/core/work_queue.h>
+#include <weir/coro/locals.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
 
@@ -30,17 +31,7 @@ class BlockingJob final : public Work {
   explicit BlockingJob(Function&& function) : function_(std::move(function)) {}
 
   void run() noexcept override {
-    try {
-      if constexpr (std::is_void_v<T>) {
-        (*function_)();
-        result_.set_value();
-      } else {
-        result_.set_value((*function_)());
-      }
-    } catch (...) {
-      result_.set_exception(std::current_exception());
-    }
-    function_.reset();
+    call();
     const std::lock_guard lock(mutex_);
     if (waiting_ != nullptr) waiting_->wake_from_anywhere();
   }
@@ -55,6 +46,22 @@ class BlockingJob final : public Work {
   T take() { return result_.take(); }
 
  private:
+  void call() noexcept {
+    const LocalsHere of_the_caller(std::move(locals_));
+    try {
+      if constexpr (std::is_void_v<T>) {
+        (*function_)();
+        result_.set_value();
+      } else {
+        result_.set_value((*function_)());
+      }
+    } catch (...) {
+      result_.set_exception(std::current_exception());
+    }
+    function_.reset();
+  }
+
+  Locals locals_ = current_locals_for_thread();
   std::optional<Function> function_;
   Result<T> result_;
   std::mutex mutex_;  // guards the rest
@@ -129,8 +136,9 @@ class BlockingPool {
 /// the defaults), and resumes here with what it returns or throws. If all threads are busy it waits
 /// for its turn. Dropping it discards the result: a function that is called, or among the first
 /// `BlockingPoolOptions::queue`, runs all the same, and what it captured lives until it has; one
-/// behind those goes uncalled. Makes no coroutine frame. The process's end waits for what runs.
-/// Throws `std::bad_alloc`, and `std::system_error` where no thread can be had.
+/// behind those goes uncalled. It sees copies of this task's values of each `TaskLocal`. Makes no
+/// coroutine frame. The process's end waits for what runs. Throws `std::bad_alloc`, and
+/// `std::system_error` where no thread can be had.
 ///
 /// In the simulation it is called on the world's thread after a delay that the seed decides.
 ///

@@ -6,6 +6,7 @@
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
 #include <weir/core/timer_wheel.h>
+#include <weir/coro/locals.h>
 #include <weir/coro/owner.h>
 #include <weir/coro/scheduler.h>
 #include <weir/coro/task.h>
@@ -103,13 +104,18 @@ class EventLoop final : public detail::Scheduler {
   }
 
   /// Starts a task of the loop's own, dropped with the loop at the latest; from any thread. An
-  /// exception that leaves it is logged.
+  /// exception that leaves it is logged. It begins with the spawning task's values of each
+  /// `TaskLocal`, which are copied for another loop.
   template <class T>
   void spawn(Task<T> task) {
     if (in_loop_thread()) {
       spawn_here(std::move(task));
     } else {
-      post_function([this, task = std::move(task)]() mutable { spawn_here(std::move(task)); });
+      post_function(
+          [this, task = std::move(task), locals = detail::current_locals_for_thread()]() mutable {
+            const detail::LocalsHere spawning(std::move(locals));
+            spawn_here(std::move(task));
+          });
     }
   }
 

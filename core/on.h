@@ -103,8 +103,12 @@ class [[nodiscard("co_await it")]] OnAwaiter {
  private:
   struct Start final : Posted {
     explicit Start(EventLoop& where) : loop(where) {}
-    void run() override { loop.spawn(std::move(task)); }
+    void run() override {
+      const LocalsHere spawning(std::move(locals));
+      loop.spawn(std::move(task));
+    }
     EventLoop& loop;
+    Locals locals = current_locals_for_thread();
     Task<> task;
   };
   struct Cancel final : Posted {
@@ -125,7 +129,8 @@ class [[nodiscard("co_await it")]] OnAwaiter {
 
 /// `co_await on(loop, task)` runs the task on another loop, and resumes here, on this one, with
 /// its result or its exception; `std::errc::operation_canceled` if that loop ends first. The task
-/// must not refer to anything that it cannot share with this thread. Dropping it drops the task
+/// must not refer to anything that it cannot share with this thread. It begins with copies of this
+/// task's values of each `TaskLocal`. Dropping it drops the task
 /// too, in a turn of its loop, which may be after the drop: what the task refers to must live
 /// until then.
 template <class T>

@@ -26,7 +26,7 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
 
   class promise_type final : public detail::FrameAllocated, public detail::Root {
    public:
-    promise_type() noexcept : detail::Root(nullptr) {}
+    promise_type() noexcept : detail::Root(nullptr, detail::Scope::Kind::helper) {}
     promise_type(const promise_type&) = delete;
     promise_type& operator=(const promise_type&) = delete;
     ~promise_type() = default;

@@ -2,9 +2,13 @@
 
 #include <weir/coro/awaitable.h>
 #include <weir/coro/frame_allocator.h>
+#include <weir/coro/result.h>
+#include <weir/coro/scheduler.h>
 
 #include <coroutine>
 #include <cstddef>
+#include <type_traits>
+#include <utility>
 
 namespace weir::detail {
 
@@ -34,7 +38,8 @@ struct Junction {
 };
 
 /// One operand of a `when_all` or `when_any`, as a coroutine of its own: it awaits the operand and
-/// reports to the junction. Owns its frame, and with it the operand.
+/// reports to the junction. Owns its frame, and with it the operand. It has a scope, and in it
+/// values of each `TaskLocal`: those of the awaiter when it starts.
 template <class T>
 class Branch {
  public:
@@ -43,6 +48,7 @@ class Branch {
     template <class Promise>
     std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> finished) noexcept {
       auto& promise = finished.promise();
+      promise.leave();
       return promise.junction->finish(promise.index, promise.result.has_exception());
     }
     static constexpr void await_resume() noexcept {}
@@ -51,7 +57,15 @@ class Branch {
   struct PromiseBase : FrameAllocated {
     Junction* junction = nullptr;
     std::size_t index = 0;
+    Scope scope{nullptr};  // below the awaiter's, once it is started
     Result<T> result;
+
+    /// Whoever goes on now is the awaiter.
+    void leave() noexcept {
+      if (Scheduler* scheduler = Scheduler::current_or_null()) {
+        scheduler->go_on_in(scope.parent());
+      }
+    }
 
     static std::suspend_always initial_suspend() noexcept { return {}; }
     static Final final_suspend() noexcept { return {}; }
@@ -82,11 +96,26 @@ class Branch {
   void start(Junction& junction, std::size_t index) {
     promise_->junction = &junction;
     promise_->index = index;
+    Scheduler* scheduler = Scheduler::current_or_null();
+    if (scheduler == nullptr) return promise_->handle().resume();
+    Scope* awaiter = scheduler->current_scope();
+    promise_->scope.attach(awaiter);
+    promise_->scope.inherit_locals();
+    scheduler->go_on_in(&promise_->scope);
     promise_->handle().resume();
+    scheduler->go_on_in(awaiter);
   }
 
   void drop() noexcept {
-    if (promise_type* promise = std::exchange(promise_, nullptr)) promise->handle().destroy();
+    promise_type* promise = std::exchange(promise_, nullptr);
+    if (promise == nullptr) return;
+    Scheduler* scheduler = Scheduler::current_or_null();
+    if (scheduler == nullptr || promise->scope.parent() == nullptr) {
+      promise->handle().destroy();
+    } else {
+      const Scheduler::Inside destructors(*scheduler, &promise->scope);
+      promise->handle().destroy();
+    }
   }
 
   Result<T>& result() noexcept { return promise_->result; }

@@ -1,3 +1,5 @@
+#include <weir/coro/frame_allocator.h>
+#include <weir/coro/locals.h>
 #include <weir/coro/scheduler.h>
 
 #include <stdexcept>
@@ -5,39 +7,77 @@
 
 namespace weir::detail {
 
+struct Scope::Extra : FrameAllocated {
+  Scope* first_child;
+  Locals locals;
+};
+
+Scope*& Scope::first_child() noexcept { return has_extra_ ? extra_->first_child : first_child_; }
+
 Scope::~Scope() {
-  while (Scope* child = first_child_) {
+  while (Scope* child = first_child()) {
     child->unlink();
     child->parent_ = parent_;  // whose count has the child's already
     child->link();
   }
   unlink();
+  while (has_extra_) {  // the destructors of its values may set others
+    const std::unique_ptr<Extra> extra(extra_);
+    has_extra_ = false;
+    first_child_ = nullptr;
+  }
 }
 
 void Scope::attach(Scope* parent) noexcept {
-  add_doomed(parent_, 0 - doomed_count_);
+  if (doomed_count_ != 0) add_doomed(parent_, 0 - doomed_count_);
   unlink();
   parent_ = parent;
   link();
-  add_doomed(parent_, doomed_count_);
+  if (doomed_count_ != 0) add_doomed(parent_, doomed_count_);
 }
 
 void Scope::link() noexcept {
   if (parent_ == nullptr) return;
-  next_ = parent_->first_child_;
+  Scope*& first = parent_->first_child();
+  next_ = first;
   if (next_ != nullptr) next_->previous_ = this;
-  parent_->first_child_ = this;
+  first = this;
 }
 
 void Scope::unlink() noexcept {
   if (parent_ == nullptr) return;
-  (previous_ != nullptr ? previous_->next_ : parent_->first_child_) = next_;
+  (previous_ != nullptr ? previous_->next_ : parent_->first_child()) = next_;
   if (next_ != nullptr) next_->previous_ = previous_;
   next_ = previous_ = nullptr;
 }
 
 void Scope::add_doomed(Scope* from, std::uint32_t count) noexcept {
   for (; from != nullptr; from = from->parent_) from->doomed_count_ += count;
+}
+
+const Locals* Scope::locals() const noexcept {
+  const Scope* task = this;
+  while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
+  return task != nullptr && task->has_extra_ ? &task->extra_->locals : nullptr;
+}
+
+bool Scope::set_locals(Locals&& locals) {
+  Scope* task = this;
+  while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
+  if (task == nullptr) return false;
+  if (!task->has_extra_) {
+    task->extra_ = new Extra{{}, task->first_child_, {}};
+    task->has_extra_ = true;
+  }
+  // What was there goes last: its destructors may come here.
+  std::swap(task->extra_->locals, locals);
+  return true;
+}
+
+void Scope::inherit_locals() {
+  if (const Locals* from = current_locals(); from != nullptr && !from->empty()) {
+    set_locals(Locals(*from));
+  }
 }
 
 void Scope::set_doomed(bool doomed) noexcept {

@@ -22,6 +22,7 @@ using TimePoint = std::chrono::steady_clock::time_point;
 namespace weir::detail {
 
 class Scheduler;
+class Locals;
 
 /// `now + delay`, saturating: a delay that reaches past the clock's range means "never".
 [[nodiscard]] constexpr TimePoint after(TimePoint now, Duration delay) noexcept {
@@ -41,9 +42,16 @@ template <class Rep, class Period>
 /// A node of the tree of what owns what: a task group stands below the task that made it, the
 /// group's tasks below the group. It answers one question: would destroying this end the very
 /// coroutine that is running now? Then the destruction waits until that coroutine suspends.
+///
+/// A scope of a task has that task's values of `TaskLocal`; what only groups or serves others (a
+/// `TaskGroup`, the body of a generator) stands for the task above it.
 class Scope {
  public:
-  explicit Scope(Scope* parent) noexcept : parent_(parent) { link(); }
+  enum class Kind : bool { task, helper };
+
+  explicit Scope(Scope* parent, Kind kind = Kind::task) noexcept : parent_(parent), kind_(kind) {
+    link();
+  }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
   /// What stands below it goes to its parent: it may outlive this scope.
@@ -60,9 +68,20 @@ class Scope {
   /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
   void attach(Scope* parent) noexcept;
 
+  /// The values of the task that the scope belongs to; nullptr if it has none.
+  [[nodiscard]] const Locals* locals() const noexcept;
+  /// Gives it these. False where no task stands above. Throws `std::bad_alloc`.
+  bool set_locals(Locals&& locals);
+  /// A task that begins: it has what runs on this thread now has. Throws `std::bad_alloc`.
+  void inherit_locals();
+
  private:
   friend class Scheduler;
 
+  /// In place of `first_child_`, for one that has values: the others need not pay for them.
+  struct Extra;
+
+  [[nodiscard]] Scope*& first_child() noexcept;
   void link() noexcept;
   void unlink() noexcept;
   /// Says whether what this is the scope of is doomed.
@@ -70,11 +89,16 @@ class Scope {
   static void add_doomed(Scope* from, std::uint32_t count) noexcept;
 
   Scope* parent_;
-  Scope* first_child_ = nullptr;
+  union {
+    Scope* first_child_ = nullptr;
+    Extra* extra_;  // if `has_extra_`
+  };
   Scope* next_ = nullptr;
   Scope* previous_ = nullptr;
   std::uint32_t doomed_count_ = 0;  // of the doomed from here down
   bool doomed_ = false;
+  bool has_extra_ = false;
+  Kind kind_;
 };
 
 /// A suspended coroutine, in a wait list or in its loop's ready queue. Lives in the frame of the
@@ -177,7 +201,8 @@ class PostedFunction final : public Posted {
 /// list, or in the scheduler's list of the doomed.
 class Root {
  public:
-  explicit Root(Scope* parent) noexcept : scope_(parent) {}
+  explicit Root(Scope* parent, Scope::Kind kind = Scope::Kind::task) noexcept
+      : scope_(parent, kind) {}
 
   [[nodiscard]] Scope& scope() noexcept { return scope_; }
 
@@ -254,6 +279,9 @@ class Scheduler {
 
   /// The owner of the coroutine that runs now, or nullptr outside of any.
   [[nodiscard]] Scope* current_scope() const noexcept { return scope_; }
+
+  /// What runs goes on as part of another scope of the same owner: of one above or below it.
+  void go_on_in(Scope* scope) noexcept { scope_ = scope; }
 
   /// Whether a coroutine or destructor of `scope`, or of what stands below it, is running now.
   [[nodiscard]] bool runs_in(const Scope& scope) const noexcept;

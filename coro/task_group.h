@@ -34,13 +34,16 @@ class TaskGroup {
   /// Throws `std::logic_error` where no loop runs.
   TaskGroup() : TaskGroup(detail::Scheduler::current()) {}
   explicit TaskGroup(detail::Scheduler& scheduler, Watcher* watcher = nullptr)
-      : home_{scheduler}, scope_(scheduler.current_scope()), watcher_(watcher) {}
+      : home_{scheduler},
+        scope_(scheduler.current_scope(), detail::Scope::Kind::helper),
+        watcher_(watcher) {}
   TaskGroup(const TaskGroup&) = delete;
   TaskGroup& operator=(const TaskGroup&) = delete;
   ~TaskGroup();
 
   /// Runs the task until it first suspends, before this returns; later from the loop's turn. Its
-  /// result is discarded; its exception is kept for `join`.
+  /// result is discarded; its exception is kept for `join`. It begins with the spawning task's
+  /// values of each `TaskLocal`.
   /// `keep` lives as long as the task's frame does.
   template <class T>
   void spawn(Task<T> task, std::shared_ptr<const void> keep = nullptr) {
@@ -81,8 +84,10 @@ class TaskGroup {
   /// A task of the group, in the group's list until it ends or is dropped.
   class Member : public detail::FrameAllocated, public detail::Root {
    public:
-    Member(TaskGroup& owner, std::shared_ptr<const void> keep) noexcept
-        : detail::Root(&owner.scope_), keep_(std::move(keep)) {}
+    Member(TaskGroup& owner, std::shared_ptr<const void> keep)
+        : detail::Root(&owner.scope_), keep_(std::move(keep)) {
+      scope().inherit_locals();
+    }
 
     virtual std::coroutine_handle<> handle() noexcept = 0;
     /// The group does not know it any more.

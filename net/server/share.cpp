@@ -1,6 +1,7 @@
 #include <weir/core/log_line.h>
 #include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>
+#include <weir/coro/locals.h>
 #include <weir/net/server/share.h>
 
 #include <algorithm>
@@ -62,15 +63,21 @@ Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shar
   loop.keep(*this);
   const ServerOptions& options = core_->options;
   if (options.idle_timeout.count() > 0) {
-    tasks_->spawn(end_overdue(options.idle_timeout, &Connection::idle_rounds, kIdle, false));
+    begin(end_overdue(options.idle_timeout, &Connection::idle_rounds, kIdle, false));
   }
   if (options.write_timeout.count() > 0) {
-    tasks_->spawn(
-        end_overdue(options.write_timeout, &Connection::stalled_rounds, kUnresponsive, true));
+    begin(end_overdue(options.write_timeout, &Connection::stalled_rounds, kUnresponsive, true));
   }
 }
 
 Share::~Share() = default;
+
+/// What the task that calls `start` has set is not the handlers'.
+void Share::begin(Task<> task) {
+  const LocalsHere none{Locals()};
+  const Scheduler::Inside nobody(loop_, nullptr);
+  tasks_->spawn(std::move(task));
+}
 
 bool Share::post(std::unique_ptr<Posted> work) {
   const std::lock_guard lock(gate_);
@@ -85,7 +92,7 @@ void Share::accept_with(Acceptor acceptor) {
   if (cut_) return;
   core_->add_shed(acceptor.shed_counter());
   acceptors_.push_back(std::move(acceptor));
-  tasks_->spawn(accept_all(shared_from_this(), acceptors_.size() - 1));
+  begin(accept_all(shared_from_this(), acceptors_.size() - 1));
 }
 
 /// The same in a drain, until there is nobody left. A handler that runs at once may end the server.
@@ -290,7 +297,7 @@ void Share::stop_listening() noexcept {
   if (draining_.is_set()) return;
   draining_.set();
   try {
-    tasks_->spawn(tell_unused());
+    begin(tell_unused());
   } catch (const std::bad_alloc&) {
     draining_unused_.set();
   }

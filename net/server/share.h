@@ -103,6 +103,7 @@ class Share final : public ConnectionOwner,
   class Handlers;
   struct InTransit;
 
+  void begin(Task<> task);
   static Task<> accept_all(std::shared_ptr<Share> self, std::size_t index);
   void hand_out(Socket socket);
   Connection* adopt(Socket socket);
