@@ -1,4 +1,5 @@
 #include <weir/core/assert.h>
+#include <weir/core/log_context.h>
 #include <weir/core/log_line.h>
 #include <weir/core/log_queue.h>
 #include <weir/core/logging.h>
@@ -366,11 +367,35 @@ bool enabled(Level level) noexcept {
   return detail::thread_tap != nullptr || detail::Log::instance().wants(level);
 }
 
-void write(Level level, std::string_view message) noexcept {
+namespace {
+
+void write_plain(Level level, std::string_view message) noexcept {
   if (detail::thread_tap != nullptr) {
     detail::thread_tap->take(level, message);
   } else {
     detail::Log::instance().write(level, message);
+  }
+}
+
+[[gnu::noinline]] void write_with(std::string_view context, Level level,
+                                  std::string_view message) noexcept {
+  char text[detail::LogQueue::kLongest];
+  std::size_t size = 0;
+  for (const std::string_view part :
+       {std::string_view("["), context, std::string_view("] "), message}) {
+    size += part.copy(text + size, sizeof text - size);
+  }
+  write_plain(level, {text, size});
+}
+
+}  // namespace
+
+void write(Level level, std::string_view message) noexcept {
+  const std::string_view context = detail::log_context();
+  if (context.empty()) {
+    write_plain(level, message);
+  } else if (enabled(level)) {
+    write_with(context, level, message);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <memory>
+#include <string>
 #include <string_view>
 
 namespace spdlog {
@@ -35,6 +36,19 @@ bool enabled(Level level) noexcept;
 /// One line, of up to 8 KiB; what is above is cut off. From any thread; neither waits nor
 /// allocates. What comes from a peer must be escaped by the caller.
 void write(Level level, std::string_view message) noexcept;
+
+/// What lines of the current task begin with from here on, in brackets: after
+/// `set_context("request=42")` they read "[request=42] …", those that it writes and those that the
+/// library writes while it runs, about what left its handler too. Empty: nothing. It goes with the
+/// task as a `TaskLocal` does (<weir/coro/task_local.h>): what is awaited has it too and may change
+/// it, what is spawned, sent to `on` or to `blocking` begins with it, a server's handler begins
+/// with none. A line has it as it was when the line was written. Up to 1 KiB, what is above is cut
+/// off; control characters are escaped. Throws `std::logic_error` where no task runs, and
+/// `std::bad_alloc`.
+void set_context(std::string_view text);
+
+/// As it is now; empty where no task runs. For lines that go another way.
+std::string context();
 
 /// Waits until the logger has taken what was written so far, and flushes it. False if that took
 /// longer than `limit`, or on the log's own thread. An exit of the process does it by itself, for a
