@@ -57,7 +57,7 @@ class Branch {
   struct PromiseBase : FrameAllocated {
     Junction* junction = nullptr;
     std::size_t index = 0;
-    Scope scope{nullptr};  // below the awaiter's, once it is started
+    Scope scope{nullptr, Scope::Kind::branch};  // below the awaiter's, once it is started
     Result<T> result;
 
     /// Whoever goes on now is the awaiter.
@@ -99,8 +99,8 @@ class Branch {
     Scheduler* scheduler = Scheduler::current_or_null();
     if (scheduler == nullptr) return promise_->handle().resume();
     Scope* awaiter = scheduler->current_scope();
-    promise_->scope.attach(awaiter);
-    promise_->scope.inherit_locals();
+    promise_->scope.stand_below(awaiter);
+    promise_->scope.inherit_locals(awaiter);
     scheduler->go_on_in(&promise_->scope);
     promise_->handle().resume();
     scheduler->go_on_in(awaiter);

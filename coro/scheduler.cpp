@@ -12,16 +12,34 @@ struct Scope::Extra : FrameAllocated {
   Locals locals;
 };
 
-Scope*& Scope::first_child() noexcept { return has_extra_ ? extra_->first_child : first_child_; }
+inline Scope*& Scope::first_child() noexcept {
+  return has_extra_ ? extra_->first_child : first_child_;
+}
 
-Scope::~Scope() {
+inline void Scope::unlink() noexcept {
+  if (parent_ == nullptr) return;
+  (previous_ != nullptr ? previous_->next_ : parent_->first_child()) = next_;
+  if (next_ != nullptr) next_->previous_ = previous_;
+  next_ = previous_ = nullptr;
+}
+
+void Scope::end() noexcept {
+  if (first_child() != nullptr) hand_over_children();
+  if (kind_ != Kind::branch) unlink();
+  if (has_extra_) drop_locals();
+}
+
+void Scope::hand_over_children() noexcept {
   while (Scope* child = first_child()) {
     child->unlink();
     child->parent_ = parent_;  // whose count has the child's already
     child->link();
   }
-  unlink();
-  while (has_extra_) {  // the destructors of its values may set others
+}
+
+/// The destructors of the values may set others.
+void Scope::drop_locals() noexcept {
+  while (has_extra_) {
     const std::unique_ptr<Extra> extra(extra_);
     has_extra_ = false;
     first_child_ = nullptr;
@@ -44,22 +62,11 @@ void Scope::link() noexcept {
   first = this;
 }
 
-void Scope::unlink() noexcept {
-  if (parent_ == nullptr) return;
-  (previous_ != nullptr ? previous_->next_ : parent_->first_child()) = next_;
-  if (next_ != nullptr) next_->previous_ = previous_;
-  next_ = previous_ = nullptr;
-}
-
 void Scope::add_doomed(Scope* from, std::uint32_t count) noexcept {
   for (; from != nullptr; from = from->parent_) from->doomed_count_ += count;
 }
 
-const Locals* Scope::locals() const noexcept {
-  const Scope* task = this;
-  while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
-  return task != nullptr && task->has_extra_ ? &task->extra_->locals : nullptr;
-}
+const Locals* Scope::own_locals() const noexcept { return &extra_->locals; }
 
 bool Scope::set_locals(Locals&& locals) {
   Scope* task = this;
@@ -74,7 +81,7 @@ bool Scope::set_locals(Locals&& locals) {
   return true;
 }
 
-void Scope::inherit_locals() {
+void Scope::inherit_current_locals() {
   if (const Locals* from = current_locals(); from != nullptr && !from->empty()) {
     set_locals(Locals(*from));
   }

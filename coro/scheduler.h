@@ -47,15 +47,18 @@ template <class Rep, class Period>
 /// `TaskGroup`, the body of a generator) stands for the task above it.
 class Scope {
  public:
-  enum class Kind : bool { task, helper };
+  /// `branch`: a task that its parent's frames own, and that need not be known to the parent.
+  enum class Kind : std::uint8_t { task, helper, branch };
 
   explicit Scope(Scope* parent, Kind kind = Kind::task) noexcept : parent_(parent), kind_(kind) {
-    link();
+    if (kind != Kind::branch) link();
   }
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
   /// What stands below it goes to its parent: it may outlive this scope.
-  ~Scope();
+  ~Scope() {
+    if (kind_ != Kind::branch || has_extra_ || first_child_ != nullptr) end();
+  }
 
   /// True if `inner` is this scope or stands below it.
   [[nodiscard]] bool contains(const Scope* inner) const noexcept {
@@ -68,12 +71,22 @@ class Scope {
   /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
   void attach(Scope* parent) noexcept;
 
+  /// For a branch, once.
+  void stand_below(Scope* parent) noexcept { parent_ = parent; }
+
   /// The values of the task that the scope belongs to; nullptr if it has none.
-  [[nodiscard]] const Locals* locals() const noexcept;
+  [[nodiscard]] const Locals* locals() const noexcept {
+    const Scope* task = this;
+    while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
+    return task != nullptr && task->has_extra_ ? task->own_locals() : nullptr;
+  }
   /// Gives it these. False where no task stands above. Throws `std::bad_alloc`.
   bool set_locals(Locals&& locals);
-  /// A task that begins: it has what runs on this thread now has. Throws `std::bad_alloc`.
-  void inherit_locals();
+  /// A task that begins: it has what runs on this thread now has, `by` being the scope of that.
+  /// Throws `std::bad_alloc`.
+  void inherit_locals(const Scope* by) {
+    if (by == nullptr || by->locals() != nullptr) inherit_current_locals();
+  }
 
  private:
   friend class Scheduler;
@@ -82,6 +95,11 @@ class Scope {
   struct Extra;
 
   [[nodiscard]] Scope*& first_child() noexcept;
+  [[nodiscard]] const Locals* own_locals() const noexcept;
+  void inherit_current_locals();
+  void end() noexcept;
+  [[gnu::noinline]] void hand_over_children() noexcept;
+  [[gnu::noinline]] void drop_locals() noexcept;
   void link() noexcept;
   void unlink() noexcept;
   /// Says whether what this is the scope of is doomed.

@@ -86,7 +86,7 @@ class TaskGroup {
    public:
     Member(TaskGroup& owner, std::shared_ptr<const void> keep)
         : detail::Root(&owner.scope_), keep_(std::move(keep)) {
-      scope().inherit_locals();
+      scope().inherit_locals(owner.home_.scheduler.current_scope());
     }
 
     virtual std::coroutine_handle<> handle() noexcept = 0;
