@@ -115,8 +115,11 @@ detail::Machine& detail::current_machine() noexcept {
 EventLoop& EventLoop::current() { return static_cast<EventLoop&>(detail::Scheduler::current()); }
 
 EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
-  if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
-    throw std::logic_error("weir: this event loop is running already");
+  {
+    const std::lock_guard lock(loop.calls_mutex_);
+    if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
+      throw std::logic_error("weir: this event loop is running already");
+    }
   }
   detail::prepare_thread_caches();  // while there is memory
   entered_.emplace(loop);

@@ -211,6 +211,15 @@ class EventLoop final : public detail::Scheduler {
     call_erased([](void* context) { (*static_cast<Function*>(context))(); }, &function);
   }
 
+  /// Calls the function here, unless the loop runs; no run begins meanwhile. False if it runs.
+  template <class Function>
+  bool while_idle(Function function) {
+    const std::lock_guard lock(calls_mutex_);
+    if (running_.load(std::memory_order_acquire)) return false;
+    function();
+    return true;
+  }
+
   /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
   /// nested in another loop's wait.
   void turn_once() {
@@ -226,6 +235,8 @@ class EventLoop final : public detail::Scheduler {
     return mailbox_;
   }
   [[nodiscard]] const LoopOptions& options() const noexcept { return options_; }
+  /// Where those of its connections count that nobody asks for counts: they need not look whether.
+  [[nodiscard]] std::uint64_t& uncounted() noexcept { return uncounted_; }
   void keep(detail::LoopResource& resource) noexcept { resources_.push_back(resource); }
   /// What holds signals for this loop (core/signal.cpp); nullptr: nothing yet.
   [[nodiscard]] detail::LoopResource*& signals() noexcept { return signals_; }
@@ -318,7 +329,7 @@ class EventLoop final : public detail::Scheduler {
   bool now_known_ = false;
   bool ending_ = false;
   bool finishing_ = false;            // a run whose task is done
-  std::atomic<bool> running_{false};  // ends with `calls_mutex_` held
+  std::atomic<bool> running_{false};  // changes with `calls_mutex_` held
   std::mutex calls_mutex_;
   std::condition_variable calls_changed_;  // for this loop's thread, while it waits for an answer
   detail::List<Call> calls_;
@@ -328,6 +339,7 @@ class EventLoop final : public detail::Scheduler {
   detail::List<detail::LoopResource> resources_;
   detail::LoopResource* signals_ = nullptr;  // one of them
   Metrics metrics_;
+  std::uint64_t uncounted_ = 0;
   std::optional<TaskGroup> tasks_;
 };
 

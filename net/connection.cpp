@@ -14,7 +14,7 @@ namespace weir::detail {
 Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
                        ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
     : loop_(loop),
-      identity_(owner, id, peer ? peer : socket.peer_address()),
+      identity_(owner, loop.uncounted(), id, peer ? peer : socket.peer_address()),
       inbox_(*this, options.input_high),
       outbox_(*this, options.water_marks),
       transmitter_(outbox_.queue().front().slice, socket.fd()),

@@ -15,8 +15,9 @@ std::string ConnectionIdentity::name() const {
   if (const auto& late = connection().late_; late != nullptr && !late->name.empty()) {
     return late->name;
   }
-  const std::string_view owner = owner_ != nullptr ? owner_->owner_name() : "connection";
-  return std::string(owner) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
+  const ConnectionOwner* whose = owner();
+  const std::string_view first = whose != nullptr ? whose->owner_name() : "connection";
+  return std::string(first) + '-' + peer_address().to_string() + '#' + std::to_string(id_);
 }
 
 SocketAddress ConnectionIdentity::peer_address() const {
@@ -49,16 +50,25 @@ void ConnectionIdentity::keep_names() noexcept {
 }
 
 Event* ConnectionIdentity::draining() const noexcept {
-  if (owner_ == nullptr) return nullptr;
-  return &owner_->draining(connection().outbox().accepted() > 0);
+  ConnectionOwner* whose = owner();
+  if (whose == nullptr) return nullptr;
+  return &whose->draining(connection().outbox().accepted() > 0);
 }
 
 bool ConnectionIdentity::is_draining() const noexcept {
-  return owner_ != nullptr && owner_->draining(true).is_set();
+  ConnectionOwner* whose = owner();
+  return whose != nullptr && whose->draining(true).is_set();
 }
 
 ConnectionOwner* ConnectionIdentity::leave_owner() noexcept {
-  return std::exchange(owner_, nullptr);
+  ConnectionOwner* whose = owner();
+  received_ = &connection().loop().uncounted();
+  return whose;
+}
+
+ConnectionOwner* ConnectionIdentity::owner() const noexcept {
+  if (received_ == &connection().loop().uncounted()) return nullptr;
+  return whole_of(*received_, &ConnectionOwner::received);
 }
 
 }  // namespace weir::detail

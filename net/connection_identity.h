@@ -2,6 +2,7 @@
 
 #include <weir/net/socket_address.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -24,6 +25,8 @@ class ConnectionOwner {
   /// has been sent.
   [[nodiscard]] virtual Event& draining(bool used) noexcept = 0;
 
+  std::uint64_t received = 0;  // bytes that came for its connections' users; on its loop
+
  protected:
   ~ConnectionOwner() = default;
 };
@@ -31,8 +34,10 @@ class ConnectionOwner {
 /// Whose a connection is, which of them, and with whom: a connection's `identity_`.
 class ConnectionIdentity {
  public:
-  ConnectionIdentity(ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
-      : owner_(owner), id_(id), peer_(peer) {}
+  /// Without an owner it counts there.
+  ConnectionIdentity(ConnectionOwner* owner, std::uint64_t& uncounted, std::uint64_t id,
+                     const SocketAddress& peer)
+      : received_(owner != nullptr ? &owner->received : &uncounted), id_(id), peer_(peer) {}
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] std::string name() const;
@@ -46,11 +51,14 @@ class ConnectionIdentity {
   [[nodiscard]] bool is_draining() const noexcept;
   /// The owner goes before the connection, or learns that it is closed.
   ConnectionOwner* leave_owner() noexcept;
+  void count_received(std::size_t size) noexcept { *received_ += size; }
 
  private:
   [[nodiscard]] Connection& connection() const noexcept;
 
-  ConnectionOwner* owner_;
+  [[nodiscard]] ConnectionOwner* owner() const noexcept;
+
+  std::uint64_t* received_;  // the owner's, by which it is known
   std::uint64_t id_;
   CompactAddress peer_;
 };

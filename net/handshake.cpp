@@ -17,7 +17,9 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
     if (handshake.has_work()) {
       Semaphore::Permit permit;
       if (gate != nullptr) permit = co_await gate->enter();
+      const std::size_t before = connection.inbox().unread();
       const Failure failure = handshake.work(connection.inbox());
+      connection.identity().count_received(connection.inbox().unread() - before);
       connection.transformed(failure);
       if (failure == 0) connection.receiver().update();
       if (gate != nullptr) gate->leave(std::move(permit));

@@ -58,8 +58,10 @@ void Receiver::on_complete(Operation& operation, Completion completion) noexcept
   if (completion.more != 0 && receiver.mode_ == Mode::flowing) {
     Buffer& buffer = *completion.buffer;
     const auto size = static_cast<std::size_t>(completion.result);
-    if (size < buffer.capacity() && connection.inbox().push_plain(buffer, size)) {
+    if (size < buffer.capacity() && connection.inbox().takes_plain(size)) {
       receiver.full_buffers_ = 0;
+      connection.identity().count_received(size);
+      connection.inbox().push_plain(buffer, size);
       return;
     }
   }
@@ -148,11 +150,15 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
   if (mode_ == Mode::stopped) return;
   try {
     if (Transform* transform = connection().transform()) {
-      connection().transformed(transform->receive(std::move(buffer), data, size, inbox));
+      const std::size_t before = inbox.unread();
+      const Failure failure = transform->receive(std::move(buffer), data, size, inbox);
+      connection().identity().count_received(inbox.unread() - before);
+      connection().transformed(failure);
       if (mode_ == Mode::discarding || mode_ == Mode::stopped) return;
       if (in_flight() && !connection().wants_input(false)) update();
     } else {
       inbox.push(std::move(buffer), data, size);
+      connection().identity().count_received(size);
     }
   } catch (...) {
     return connection().fail(ENOMEM);

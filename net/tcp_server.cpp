@@ -225,8 +225,11 @@ std::uint64_t TcpServer::refused() const noexcept { return core_->admission.refu
 std::uint64_t TcpServer::shed() const noexcept { return core_->shed(); }
 
 ServerMetrics TcpServer::metrics() const noexcept {
-  return {connection_count(), core_->accepted(),       refused(), shed(), handler_failures(),
-          core_->handshakes,  core_->failed_handshakes};
+  detail::update_traffic(*core_);
+  const auto bytes = core_->traffic();
+  return {connection_count(),      core_->accepted(), refused(), shed(),
+          handler_failures(),      bytes.in,          bytes.out, core_->handshakes,
+          core_->failed_handshakes};
 }
 
 std::vector<EventLoop*> TcpServer::loops() const {

@@ -86,6 +86,8 @@ struct ServerMetrics {
   std::uint64_t refused = 0;            // by a limit
   std::uint64_t shed = 0;               // closed at once for want of descriptors
   std::uint64_t failures = 0;           // exceptions that left a handler, as `handler_failures`
+  std::uint64_t bytes_in = 0;           // that came for its handlers; of TLS, what was inside
+  std::uint64_t bytes_out = 0;          // of theirs that the kernel has taken
   std::uint64_t handshakes = 0;         // of TLS, that were done
   std::uint64_t failed_handshakes = 0;  // refused, cut off, or given up by the client
 };
@@ -164,7 +166,11 @@ class TcpServer {
   /// Connections closed at once for want of descriptors so far. From any thread.
   [[nodiscard]] std::uint64_t shed() const noexcept;
 
-  /// All of these. From any thread.
+  /// All of these, and the bytes. From any thread. Bytes are counted by the loops, each for itself:
+  /// those of the calling thread's loop, and of loops that do not run, are up to date. The others
+  /// are asked and answer in their next turn, for which this waits, 20 ms at the most; of one that
+  /// is busy for longer it gives what it had answered before, or has since. They never go back.
+  /// What goes out when the server is gone, or its `stop` is through, is not counted.
   [[nodiscard]] ServerMetrics metrics() const noexcept;
   /// The loops that serve connections, from the start to the end of the server. From any thread.
   [[nodiscard]] std::vector<EventLoop*> loops() const;

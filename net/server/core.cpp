@@ -63,6 +63,21 @@ void ServerCore::listener_broke(std::error_code error, const SocketAddress& addr
   base->push(std::make_unique<PostedFunction<decltype(tell)>>(std::move(tell)));
 }
 
+void ServerCore::add_traffic(std::shared_ptr<const Traffic> traffic) {
+  const std::lock_guard lock(mutex_);
+  traffic_.push_back(std::move(traffic));
+}
+
+ServerCore::Bytes ServerCore::traffic() const {
+  const std::lock_guard lock(mutex_);
+  Bytes sum;
+  for (const auto& one : traffic_) {
+    sum.in += one->in.load(std::memory_order_relaxed);
+    sum.out += one->out.load(std::memory_order_relaxed);
+  }
+  return sum;
+}
+
 void ServerCore::add_shed(Counter counter) {
   const std::lock_guard lock(mutex_);
   shed_.push_back(std::move(counter));

@@ -18,6 +18,7 @@
 namespace weir::detail {
 
 class Share;
+struct Traffic;
 
 /// What the user's handle and the loops have in common of a server. Each loop has a `Share`, which
 /// is made, used and torn down on that loop. From any thread.
@@ -57,6 +58,14 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   void handshake_failed(const std::exception_ptr& failure, const Share& share,
                         std::uint64_t id) noexcept;
 
+  /// Bytes of its connections, one for each loop.
+  void add_traffic(std::shared_ptr<const Traffic> traffic);
+  struct Bytes {
+    std::uint64_t in = 0;
+    std::uint64_t out = 0;
+  };
+  [[nodiscard]] Bytes traffic() const;
+
   void add_shed(Counter counter);
   [[nodiscard]] std::uint64_t shed() const;
 
@@ -84,6 +93,7 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   bool stop_wanted_ = false;
   std::uint64_t failures_ = 0;
   std::vector<Counter> shed_;
+  std::vector<std::shared_ptr<const Traffic>> traffic_;
 };
 
 }  // namespace weir::detail

@@ -60,6 +60,7 @@ Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shar
       hand_out_to_(std::move(hand_out_to)),
       handlers_(std::make_unique<Handlers>(*this)),
       tasks_(std::in_place, loop) {
+  core_->add_traffic(traffic_);
   loop.keep(*this);
   const ServerOptions& options = core_->options;
   if (options.idle_timeout.count() > 0) {
@@ -235,6 +236,7 @@ void Share::forget(Connection& stream) noexcept {
   }
   stream.unlink();
   --stream_count_;
+  sent_by_ended_ += stream.outbox().gone();
   core_->admission.leave(core_->admission.peer(
       core_->admission.by_peer() ? stream.identity().peer_address() : SocketAddress()));
   core_->presence->leave();
@@ -399,6 +401,7 @@ void Share::tear_down() noexcept {
   acceptors_.clear();
   hand_out_to_.clear();
   handlers_.reset();
+  say_traffic();
   const std::lock_guard lock(gate_);
   gone_ = true;
 }

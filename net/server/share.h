@@ -6,6 +6,7 @@
 #include <weir/net/connection.h>
 #include <weir/net/handshake.h>
 #include <weir/net/server/core.h>
+#include <weir/net/server/traffic.h>
 #include <weir/net/server/walk.h>
 
 #include <atomic>
@@ -91,6 +92,11 @@ class Share final : public ConnectionOwner,
   /// through all of them: for some failures only.
   void write_name(LogLine& line, std::uint64_t id) const noexcept;
 
+  /// Says what has come and gone so far, for `metrics`. Loop's thread, or while the loop stands.
+  void say_traffic() noexcept;
+  /// The same, unless another thread runs the loop: false. From any thread.
+  bool say_traffic_from_here() noexcept;
+
   void connection_closed(Connection& stream) noexcept override;
   [[nodiscard]] std::string_view owner_name() const noexcept override;
   [[nodiscard]] Event& draining(bool used) noexcept override {
@@ -138,6 +144,8 @@ class Share final : public ConnectionOwner,
   List<Connection> streams_;  // in place of the loop's list
   List<Connection> ended_;    // closed, but a handler has them yet
   std::size_t stream_count_ = 0;
+  std::uint64_t sent_by_ended_ = 0;  // bytes, on connections that are not here any more
+  const std::shared_ptr<Traffic> traffic_ = std::make_shared<Traffic>();
   List<Walk> walks_;
   Walk cutting_;  // where a cut has come to
   std::atomic<std::size_t> finished_{0};

@@ -92,20 +92,21 @@ class Inbox {
   Failure why_ended() noexcept;
 
   // For the source.
-  /// Takes what is nearly always the case: some bytes, nothing before them, and somebody who waits
-  /// for any. False if it is not, and nothing was done. Not after the end.
-  [[gnu::always_inline]] bool push_plain(Buffer& buffer, std::size_t size) noexcept {
-    if (unread_ != 0 || size >= high_) return false;
+  /// What is nearly always the case: some bytes, and nothing before them.
+  [[nodiscard]] bool takes_plain(std::size_t size) const noexcept {
+    return unread_ == 0 && size < high_;
+  }
+  /// Takes them if it is. Not after the end.
+  [[gnu::always_inline]] void push_plain(Buffer& buffer, std::size_t size) noexcept {
     unread_ = size;
     segments_.push_first(BufferRef(buffer), buffer.data(), size);
     Reader* reader = reader_;  // who is about to resume has bytes, or the end
-    if (reader == nullptr) return true;
+    if (reader == nullptr) return;
     if (reader->satisfied != nullptr) {
       wake_reader();
     } else {
       reader->waiter.wake_unlinked();
     }
-    return true;
   }
   /// Throws `std::bad_alloc`, with nothing taken. Not after the end.
   void push(BufferRef buffer, const std::byte* data, std::size_t size);

@@ -34,7 +34,11 @@ struct Source final : Inbox::Source {
   void push_plain(std::string_view bytes) {
     BufferRef buffer = make_buffer(bytes.size() + 1);
     std::memcpy(buffer->data(), bytes.data(), bytes.size());
-    if (!inbox.push_plain(*buffer, bytes.size())) push(bytes);
+    if (inbox.takes_plain(bytes.size())) {
+      inbox.push_plain(*buffer, bytes.size());
+    } else {
+      push(bytes);
+    }
   }
 
   int asked = 0;

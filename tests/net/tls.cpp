@@ -87,6 +87,8 @@ TEST_CASE("a server and a client of the same program speak TLS with one word eac
     const Chunk end = co_await conn.read();
     CHECK(end.is_end());
     CHECK(server.metrics().handshakes == 1);
+    CHECK(server.metrics().bytes_in == 5);  // the plain ones
+    CHECK(server.metrics().bytes_out == 5);
     conn.close();
     (void)co_await server.drain(10s);
   });

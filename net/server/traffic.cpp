@@ -1,0 +1,87 @@
+#include <weir/net/server/share.h>
+#include <weir/net/server/traffic.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace weir::detail {
+namespace {
+
+/// How long an answer is waited for.
+constexpr auto kPatience = std::chrono::milliseconds(20);
+
+/// Those that were asked, and have not answered.
+class Asked {
+ public:
+  void add() noexcept {
+    const std::lock_guard lock(mutex_);
+    ++open_;
+  }
+  void answered() noexcept {
+    const std::lock_guard lock(mutex_);
+    if (--open_ == 0) all_.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex_);
+    all_.wait_for(lock, kPatience, [this] { return open_ == 0; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable all_;
+  std::size_t open_ = 0;
+};
+
+/// Answered when it goes, run or not.
+class Question final : public Posted {
+ public:
+  Question(std::shared_ptr<Share> share, std::shared_ptr<Asked> asked)
+      : share_(std::move(share)), asked_(std::move(asked)) {
+    asked_->add();
+  }
+  ~Question() override { asked_->answered(); }
+  void run() override { share_->say_traffic(); }
+
+ private:
+  std::shared_ptr<Share> share_;
+  std::shared_ptr<Asked> asked_;
+};
+
+}  // namespace
+
+void Share::say_traffic() noexcept {
+  std::uint64_t out = sent_by_ended_;
+  for (Connection* stream = streams_.front(); stream != nullptr; stream = streams_.after(*stream)) {
+    out += stream->outbox().gone();
+  }
+  traffic_->in.store(received, std::memory_order_relaxed);
+  traffic_->out.store(out, std::memory_order_relaxed);
+}
+
+bool Share::say_traffic_from_here() noexcept {
+  if (is_here()) {
+    say_traffic();
+    return true;
+  }
+  const std::lock_guard lock(gate_);
+  return !open_ || loop_.while_idle([this] { say_traffic(); });
+}
+
+void update_traffic(const ServerCore& core) noexcept {
+  try {
+    std::shared_ptr<Asked> asked;
+    for (const auto& share : core.shares()) {
+      if (share->say_traffic_from_here()) continue;
+      if (asked == nullptr) asked = std::make_shared<Asked>();
+      (void)share->post(std::make_unique<Question>(share, asked));
+    }
+    if (asked != nullptr) asked->wait();
+  } catch (...) {  // short of memory: it stays at what was said before
+  }
+}
+
+}  // namespace weir::detail
