@@ -22,7 +22,9 @@
 #include "../support/captured_log.h"
 #include "../support/net_drop.h"
 
-namespace weir::test {
+using namespace weir;
+using namespace weir::test;
+
 namespace {
 
 void say(std::string_view text) { logging::write(logging::Level::info, text); }
@@ -39,6 +41,8 @@ struct Tap final : LogTap {
   std::vector<std::string> lines;
   LogTap* outer;
 };
+
+}  // namespace
 
 TEST_CASE("lines of a task begin with its context, those of others with theirs") {
   on_each_engine([]() -> Task<> {
@@ -197,6 +201,3 @@ TEST_CASE("drops at every suspension leave each task's lines its own") {
   };
   drop_everywhere([] { return std::make_unique<Scenario>(); }, 5);
 }
-
-}  // namespace
-}  // namespace weir::test
