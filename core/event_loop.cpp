@@ -116,7 +116,8 @@ EventLoop& EventLoop::current() { return static_cast<EventLoop&>(detail::Schedul
 
 EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   {
-    const std::lock_guard lock(loop.calls_mutex_);
+    std::unique_lock lock(loop.calls_mutex_);
+    loop.wait_for_visitor(lock);
     if (loop.running_.exchange(true, std::memory_order_acq_rel)) {
       throw std::logic_error("weir: this event loop is running already");
     }
@@ -157,18 +158,44 @@ void EventLoop::answer_calls() noexcept {
   }
 }
 
+void EventLoop::wait_for_visitor(std::unique_lock<std::mutex>& lock) {
+  calls_changed_.wait(lock, [this] {
+    return visitor_ == std::thread::id() || visitor_ == std::this_thread::get_id();
+  });
+}
+
+EventLoop::Visit::Visit(EventLoop& loop) : loop_(loop), is_here_(loop.in_loop_thread()) {
+  if (is_here_) return;
+  std::unique_lock lock(loop.calls_mutex_);
+  loop.wait_for_visitor(lock);
+  is_here_ = !loop.runs_elsewhere();
+  is_first_ = is_here_ && loop.visitor_ == std::thread::id();
+  if (is_first_) loop.visitor_ = std::this_thread::get_id();
+}
+
+EventLoop::Visit::~Visit() {
+  if (!is_first_) return;
+  const std::lock_guard lock(loop_.calls_mutex_);
+  loop_.visitor_ = {};
+  loop_.calls_changed_.notify_all();
+}
+
 void EventLoop::call_erased(void (*function)(void*), void* context) {
-  std::unique_lock lock(calls_mutex_);
-  if (!runs_elsewhere()) {
-    lock.unlock();
-    const bool inside = in_loop_thread();
-    {
-      const Entered entered(*this);
-      function(context);
+  const bool inside = in_loop_thread();
+  const auto call_here = [&] {
+    const Entered entered(*this);
+    function(context);
+  };
+  std::unique_lock lock(calls_mutex_, std::defer_lock);
+  for (;;) {
+    if (while_idle(call_here)) {
+      // Whoever else runs it is to look at what was made ready.
+      if (!inside) mailbox_->knock();
+      return;
     }
-    // Whoever else runs it is to look at what was made ready.
-    if (!inside) mailbox_->knock();
-    return;
+    lock.lock();
+    if (runs_elsewhere()) break;
+    lock.unlock();  // its run has ended meanwhile
   }
   Call call(function, context, current_or_null());
   calls_.push_back(call);

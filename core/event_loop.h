@@ -211,11 +211,12 @@ class EventLoop final : public detail::Scheduler {
     call_erased([](void* context) { (*static_cast<Function*>(context))(); }, &function);
   }
 
-  /// Calls the function here, unless the loop runs; no run begins meanwhile. False if it runs.
+  /// Calls the function here, unless the loop runs elsewhere: false then. No run begins meanwhile,
+  /// and no other thread does the same.
   template <class Function>
   bool while_idle(Function function) {
-    const std::lock_guard lock(calls_mutex_);
-    if (running_.load(std::memory_order_acquire)) return false;
+    const Visit visit(*this);
+    if (!visit.is_here()) return false;
     function();
     return true;
   }
@@ -264,6 +265,22 @@ class EventLoop final : public detail::Scheduler {
     std::optional<detail::Run> run_;
   };
 
+  /// Has a loop that does not run for this thread alone, which may visit it again meanwhile.
+  class Visit {
+   public:
+    explicit Visit(EventLoop& loop);
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    ~Visit();
+    /// False: another thread runs it.
+    [[nodiscard]] bool is_here() const noexcept { return is_here_; }
+
+   private:
+    EventLoop& loop_;
+    bool is_here_;
+    bool is_first_ = false;
+  };
+
   struct Hosted {
     Hosted(EventLoop& loop, int descriptor) : running(loop), fd(descriptor) {}
     Running running;
@@ -273,6 +290,7 @@ class EventLoop final : public detail::Scheduler {
   struct Call;  // what another thread waits for in `call`
   void call_erased(void (*function)(void*), void* context);
   void answer_calls() noexcept;
+  void wait_for_visitor(std::unique_lock<std::mutex>& lock);
 
   /// In one frame, which is there before the run: `take_result`'s might lack memory, and `done`
   /// would never come.
@@ -331,7 +349,9 @@ class EventLoop final : public detail::Scheduler {
   bool finishing_ = false;            // a run whose task is done
   std::atomic<bool> running_{false};  // changes with `calls_mutex_` held
   std::mutex calls_mutex_;
-  std::condition_variable calls_changed_;  // for this loop's thread, while it waits for an answer
+  // For this loop's thread, while it waits for an answer, and for whoever waits for a visitor.
+  std::condition_variable calls_changed_;
+  std::thread::id visitor_;
   detail::List<Call> calls_;
   std::unique_ptr<Hosted> hosted_;  // from `poll_fd` on
   detail::TimerWheel timers_;

@@ -27,11 +27,11 @@ void Walk::start(Function function, const Shares& shares) {
   // A loop that does not run can be used from here.
   std::erase_if(order, [&](const auto& share) {
     const auto running = share->runs_elsewhere();
-    if (running == false) {
+    const auto visit = [&] {
       const EventLoop::Entered entered(share->loop());
       (void)share->visit(*walk, TimePoint::max());
-    }
-    return running != true;
+    };
+    return !running || (!*running && share->loop().while_idle(visit));
   });
   walk->shares_ = std::move(order);
   walk->at_ = static_cast<std::size_t>(-1);

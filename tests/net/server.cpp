@@ -473,3 +473,23 @@ TEST_CASE("a server serves a Unix socket") {
     CHECK(server->address() == options.address);
   });
 }
+
+TEST_CASE("a server may go while another thread begins to run its loop") {
+  for_each_engine([](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    for (int round = 0; round < 100; ++round) {
+      EventLoop loop(options);
+      std::optional<TcpServer> server(std::in_place, loop, server_options(engine));
+      server->start(echo);
+      std::atomic<bool> begins{false};
+      const Thread runner([&] {
+        begins = true;
+        loop.run();
+      });
+      CHECK(eventually([&] { return begins.load(); }));
+      server.reset();
+      loop.stop();
+    }
+  });
+}
