@@ -2,9 +2,11 @@
 #include <weir/coro/error.h>
 #include <weir/io/kernel_names.h>
 
+#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -35,10 +37,21 @@ class ResolverCategory final : public std::error_category {
   [[nodiscard]] std::string message(int code) const override { return ::gai_strerror(code); }
 };
 
+/// What keeps a file from being opened, or 0: glibc says that there is no such name where it could
+/// not read its files.
+int lack_of_descriptors() noexcept {
+  const int fd = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    ::close(fd);
+    return 0;
+  }
+  return errno == EMFILE || errno == ENFILE ? errno : 0;
+}
+
 std::error_code code_of_lookup(int result) {
+  if (result == EAI_SYSTEM) return {errno, std::generic_category()};
+  if (const int lack = lack_of_descriptors(); lack != 0) return {lack, std::generic_category()};
   switch (result) {
-    case EAI_SYSTEM:
-      return {errno, std::generic_category()};
     case EAI_NONAME:
 #ifdef EAI_NODATA
     case EAI_NODATA:
