@@ -115,7 +115,11 @@ class Operation {
     ended,      // its last completion is ready to be delivered
   };
   State state = State::idle;
-  bool cancel_wanted = false;
+  bool cancel_wanted : 1 = false;
+  /// Of a receive, the owner's: it has one result. A Unix socket on io_uring may else not be told
+  /// of its end (Linux 6.18: after 32 results in a row the kernel looks again only when more
+  /// comes).
+  bool one_result : 1 = false;
   std::uint8_t generation = 0;
 };
 static_assert(sizeof(Operation) <= 48);  // two for each connection

@@ -63,9 +63,8 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
 
   ~UringEngine() override {
     close_ring();
-    for (const int fd : {wake_fd_, event_fd_}) {
-      if (fd >= 0) ::close(fd);
-    }
+    if (wake_fd_ >= 0) ::close(wake_fd_);
+    if (event_fd_ >= 0) ::close(event_fd_);
   }
 
   /// 0, or -errno if this machine does not let us have what we need. Throws where no descriptor is
@@ -227,7 +226,8 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
                                        SOCK_NONBLOCK | SOCK_CLOEXEC);
         break;
       case OperationKind::receive:
-        io_uring_prep_recv_multishot(&sqe, operation.fd, nullptr, 0, 0);
+        io_uring_prep_recv(&sqe, operation.fd, nullptr, 0, 0);
+        if (!operation.one_result) sqe.ioprio |= IORING_RECV_MULTISHOT;
         sqe.flags |= IOSQE_BUFFER_SELECT;
         sqe.buf_group = RingPool::kGroup;
         break;

@@ -14,13 +14,13 @@ namespace weir::detail {
 Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
                        ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
     : loop_(loop),
-      identity_(owner, loop.uncounted(), id, peer ? peer : socket.peer_address()),
+      identity_(owner, loop.uncounted(), id, peer),
       inbox_(*this, options.input_high),
       outbox_(*this, options.water_marks),
       transmitter_(outbox_.queue().front().slice, socket.fd()),
       linger_ms_(static_cast<std::uint32_t>(
           std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
-      receiver_(socket.release()) {}
+      receiver_(socket.release(), peer.is_unix()) {}
 
 // Of an idle one hardly more is there.
 static_assert(sizeof(Connection) <= 408);
@@ -38,7 +38,8 @@ Connection* Connection::adopt(EventLoop& loop, Socket&& socket, const Connection
     (void)sockets.set(socket.fd(), Sockets::Option::no_delay, options.no_delay ? 1 : 0);
     if (options.keep_alive) (void)sockets.set(socket.fd(), Sockets::Option::keep_alive, 1);
   }
-  auto* connection = new Connection(loop, socket, options, owner, id, peer);
+  const SocketAddress known = peer ? peer : socket.peer_address();
+  auto* connection = new Connection(loop, socket, options, owner, id, known);
   loop.keep(*connection);
   connection->receiver_.update();
   connection->inbox_.set_flowing(false);  // the first read asks, and shows on which thread it is

@@ -46,8 +46,10 @@ struct Receiver::Bulk : FrameAllocated {
   BufferRef buffer;
 };
 
-Receiver::Receiver(int fd) noexcept : operation_(OperationKind::receive, &Receiver::on_complete) {
+Receiver::Receiver(int fd, bool of_unix_socket) noexcept
+    : operation_(OperationKind::receive, &Receiver::on_complete) {
   operation_.fd = fd;
+  operation_.one_result = of_unix_socket;
 }
 
 Receiver::~Receiver() = default;

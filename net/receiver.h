@@ -16,7 +16,7 @@ class Connection;
 /// mark it only polls for the peer's end. Loop's thread.
 class Receiver {
  public:
-  explicit Receiver(int fd) noexcept;
+  Receiver(int fd, bool of_unix_socket) noexcept;
   ~Receiver();
 
   /// Looks at what has to be received, and how, and starts it or ends what does something else.
