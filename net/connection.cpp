@@ -89,16 +89,19 @@ void Connection::input_wanted() noexcept {
 
 void Connection::output_ready() noexcept {
   check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
-  if (transmitter_.may_start()) loop_.at_turn_end(*this);
+  if (transmitter_.may_start() || outbox_.tells_high_water()) loop_.at_turn_end(*this);
 }
 
 void Connection::end_turn() noexcept {
   transmitter_.start();
   const auto on_high_water = outbox_.take_high_water();
-  if (!on_high_water) return conclude();
+  const std::size_t pending = outbox_.pending();
+  const bool has_user = !dropped_ && !ending_.is_broken();
   EventLoop& loop = loop_;
+  conclude();  // without a user this may be gone
+  if (!on_high_water || !has_user) return;
   try {
-    on_high_water(outbox_.pending());  // the user's, which may end this connection
+    on_high_water(pending);  // the user's, which may end this connection
   } catch (...) {
     loop.report_failure(std::current_exception(), "an on_high_water function");
   }

@@ -131,6 +131,10 @@ void Outbox::on_high_water(std::function<void(std::size_t)> function) {
   extras().on_high_water = std::move(function);
 }
 
+bool Outbox::tells_high_water() const noexcept {
+  return extras_ != nullptr && extras_->crossed_high && extras_->on_high_water != nullptr;
+}
+
 std::function<void(std::size_t)> Outbox::take_high_water() noexcept {
   if (extras_ == nullptr || !std::exchange(extras_->crossed_high, false)) return {};
   try {

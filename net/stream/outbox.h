@@ -167,7 +167,9 @@ class Outbox {
   void sent(std::size_t count) noexcept;
   /// The end has gone.
   void ended() noexcept;
-  /// Whom to tell that the high mark was reached from below: once for each time, or nobody.
+  /// Whether the high mark was reached from below, and somebody wants to know.
+  [[nodiscard]] bool tells_high_water() const noexcept;
+  /// Whom to tell that: once for each time, or nobody.
   [[nodiscard]] std::function<void(std::size_t)> take_high_water() noexcept;
   /// It broke: nothing is accepted any more, and those who wait are told.
   void fail(Failure failure) noexcept;

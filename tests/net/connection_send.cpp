@@ -354,6 +354,51 @@ TEST_CASE("senders that wait are let in in the order in which they came") {
   });
 }
 
+TEST_CASE("on_high_water tells in its turn also of a peer that does not read") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair(marks(1 << 20, 100), kSmall);
+    std::vector<std::size_t> seen;
+    conn.on_high_water([&](std::size_t pending) { seen.push_back(pending); });
+    // More than the sockets take: from here on a send is under way that does not end.
+    co_await conn.send(std::string_view(pattern(900 << 10)));
+    co_await turns(5);
+    REQUIRE(conn.pending_bytes() > (500U << 10));
+    CHECK(seen.empty());
+    std::size_t before = conn.pending_bytes();
+    while (conn.sender().try_send(std::string(100 << 10, 'x'))) {
+      co_await turns(2);
+      if (conn.pending_bytes() >= (1U << 20)) break;
+      CHECK(seen.empty());
+      before = conn.pending_bytes();
+    }
+    co_await turns(2);
+    REQUIRE(seen.size() == 1);
+    CHECK(seen[0] >= (1U << 20));
+    CHECK(seen[0] == before + (100U << 10));
+  });
+}
+
+TEST_CASE("on_high_water is not told of a connection that was given up in the same turn") {
+  on_each_engine([]() -> Task<> {
+    auto pair = std::make_unique<Connected>(connect_pair(marks(1000, 100), kSmall));
+    int told = 0;
+    pair->connection.on_high_water([&](std::size_t) { ++told; });
+    CHECK(pair->connection.sender().try_send(std::string(2000, 'x')));
+    std::optional<TcpConnection> conn(std::move(pair->connection));
+    const auto send = [](TcpConnection& to) -> Task<> {
+      std::string message(2000, 'y');
+      co_await to.send(std::move(message));
+    };
+    TaskGroup group;
+    group.spawn(send(*conn));
+    group.cancel();
+    conn.reset();
+    co_await turns(5);
+    CHECK(told == 0);
+    co_await group.join();
+  });
+}
+
 TEST_CASE("on_high_water tells when the mark was reached from below, whoever sent") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair(marks(1000, 100), kSmall);
