@@ -159,16 +159,19 @@ void EventLoop::answer_calls() noexcept {
 }
 
 void EventLoop::wait_for_visitor(std::unique_lock<std::mutex>& lock) {
-  calls_changed_.wait(lock, [this] {
-    return visitor_ == std::thread::id() || visitor_ == std::this_thread::get_id();
-  });
+  calls_changed_.wait(lock, [this] { return !has_other_visitor(); });
 }
 
-EventLoop::Visit::Visit(EventLoop& loop) : loop_(loop), is_here_(loop.in_loop_thread()) {
+bool EventLoop::has_other_visitor() const noexcept {
+  return visitor_ != std::thread::id() && visitor_ != std::this_thread::get_id();
+}
+
+EventLoop::Visit::Visit(EventLoop& loop, bool waits)
+    : loop_(loop), is_here_(loop.in_loop_thread()) {
   if (is_here_) return;
   std::unique_lock lock(loop.calls_mutex_);
-  loop.wait_for_visitor(lock);
-  is_here_ = !loop.runs_elsewhere();
+  if (waits) loop.wait_for_visitor(lock);
+  is_here_ = !loop.runs_elsewhere() && !loop.has_other_visitor();
   is_first_ = is_here_ && loop.visitor_ == std::thread::id();
   if (is_first_) loop.visitor_ = std::this_thread::get_id();
 }

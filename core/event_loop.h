@@ -212,13 +212,15 @@ class EventLoop final : public detail::Scheduler {
   }
 
   /// Calls the function here, unless the loop runs elsewhere: false then. No run begins meanwhile,
-  /// and no other thread does the same.
+  /// and no other thread does the same: it waits for one that does.
   template <class Function>
   bool while_idle(Function function) {
-    const Visit visit(*this);
-    if (!visit.is_here()) return false;
-    function();
-    return true;
+    return visit(Visit(*this, true), function);
+  }
+  /// The same, but false as well if another thread does it: for who holds a lock that may need.
+  template <class Function>
+  bool if_idle(Function function) {
+    return visit(Visit(*this, false), function);
   }
 
   /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
@@ -268,11 +270,11 @@ class EventLoop final : public detail::Scheduler {
   /// Has a loop that does not run for this thread alone, which may visit it again meanwhile.
   class Visit {
    public:
-    explicit Visit(EventLoop& loop);
+    Visit(EventLoop& loop, bool waits);
     Visit(const Visit&) = delete;
     Visit& operator=(const Visit&) = delete;
     ~Visit();
-    /// False: another thread runs it.
+    /// False: another thread has it.
     [[nodiscard]] bool is_here() const noexcept { return is_here_; }
 
    private:
@@ -280,6 +282,12 @@ class EventLoop final : public detail::Scheduler {
     bool is_here_;
     bool is_first_ = false;
   };
+
+  template <class Function>
+  static bool visit(const Visit& visit, Function& function) {
+    if (visit.is_here()) function();
+    return visit.is_here();
+  }
 
   struct Hosted {
     Hosted(EventLoop& loop, int descriptor) : running(loop), fd(descriptor) {}
@@ -290,6 +298,7 @@ class EventLoop final : public detail::Scheduler {
   struct Call;  // what another thread waits for in `call`
   void call_erased(void (*function)(void*), void* context);
   void answer_calls() noexcept;
+  [[nodiscard]] bool has_other_visitor() const noexcept;
   void wait_for_visitor(std::unique_lock<std::mutex>& lock);
 
   /// In one frame, which is there before the run: `take_result`'s might lack memory, and `done`

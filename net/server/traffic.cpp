@@ -68,7 +68,7 @@ bool Share::say_traffic_from_here() noexcept {
     return true;
   }
   const std::lock_guard lock(gate_);
-  return !open_ || loop_.while_idle([this] { say_traffic(); });
+  return !open_ || loop_.if_idle([this] { say_traffic(); });
 }
 
 void update_traffic(const ServerCore& core) noexcept {
