@@ -11,6 +11,8 @@ namespace {
 /// Coroutines resumed in one turn before the engine is looked at again: enough to pay for the
 /// system call, few enough that a task that never waits starves nobody.
 constexpr std::size_t kReadyBatch = 256;
+/// In a host's loop, after which no further turn is begun: there is always more to do.
+constexpr auto kHostWaits = std::chrono::milliseconds(1);
 
 }  // namespace
 
@@ -238,18 +240,18 @@ bool EventLoop::run_ready() {
   if (hosted_ == nullptr || !in_loop_thread()) {
     throw std::logic_error("weir: run_ready is for the thread that has called poll_fd");
   }
-  constexpr int kMostTurns = 16;
   constexpr bool kOnlyLook = true;
+  const TimePoint end = machine_.now() + kHostWaits;
   bool quiet = false;
   bool stopped = false;
-  for (int turns = 0; turns < kMostTurns && !quiet && !stopped; ++turns) {
+  do {
     (void)engine_->poll_fd(TimePoint::min());
     const std::uint64_t before = operations_moved();
     turn(&kOnlyLook);
     quiet = operations_moved() == before && !has_ready() && turn_end_.empty() &&
             mailbox_->fall_asleep();
     stopped = mailbox_->take_stop_request();
-  }
+  } while (!quiet && !stopped && machine_.now() < end);
   (void)engine_->poll_fd(quiet ? timers_.next() : TimePoint::min());
   return !stopped;
 }

@@ -162,10 +162,10 @@ class EventLoop final : public detail::Scheduler {
   /// `std::logic_error` if it runs already, `std::errc::operation_not_supported` in a simulation,
   /// `std::system_error` without descriptors.
   [[nodiscard]] int poll_fd();
-  /// Does what there is to do without waiting, for some turns at the most, so that the host has its
-  /// own. Also to be called after the host gave the loop's tasks something to do without `post` or
-  /// `spawn` from another thread, neither of which needs that. False if `stop` was called. Throws
-  /// `std::logic_error` on another thread, or before `poll_fd`.
+  /// Does what there is to do without waiting, for a millisecond and a turn at the most, so that
+  /// the host has its own. Also to be called after the host gave the loop's tasks something to do
+  /// without `post` or `spawn` from another thread, neither of which needs that. False if `stop`
+  /// was called. Throws `std::logic_error` on another thread, or before `poll_fd`.
   bool run_ready();
 
   [[nodiscard]] TimePoint now() noexcept override;

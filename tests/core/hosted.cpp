@@ -127,7 +127,7 @@ TEST_CASE("a host has its turn though a task never rests, and the task has its o
     int rounds = 0;
     bool end = false;
     loop.spawn([&]() -> Task<> {
-      for (; !end; ++rounds) co_await sleep(0ms);
+      for (; !end; ++rounds) co_await turns(1);
     });
     for (int i = 0; i < 10; ++i) {
       const int before = rounds;
@@ -215,10 +215,14 @@ TEST_CASE("a loop that runs, or is simulated, or has no descriptor left has none
   });
   for_each_engine([](Engine engine) {
     EventLoop loop(hosted_on(engine));
-    {
+    std::error_code error;
+    try {
       const NoDescriptorsLeft none;
-      CHECK_THROWS_AS((void)loop.poll_fd(), std::system_error);
+      (void)loop.poll_fd();
+    } catch (const std::system_error& thrown) {
+      error = thrown.code();  // with descriptors again: sanitizers want some to look at it
     }
+    CHECK(error == std::errc::too_many_files_open);
     (void)loop.poll_fd();
     CHECK(loop.run_ready());
   });
