@@ -535,6 +535,42 @@ TEST_CASE("a number that its heir gets in the completion is watched for the heir
   });
 }
 
+TEST_CASE("a number that its heir gets when a send has waited and gone is watched for the heir") {
+  for_each_kernel_engine("it has no dup3", [](Engine engine) {
+    Door door(engine);
+    Ends first = ends(4096);
+    const int fd = first.ours.get();
+    const std::string message = pattern(1 << 20);
+    const auto send = Request::send(fd, {message});
+    Ends pair = ends();
+    std::unique_ptr<Request> receive;
+    send->then = [&](Request& request) {
+      CHECK(request.last() > 0);
+      first.ours.close();
+      CHECK(::dup3(pair.ours.get(), fd, O_CLOEXEC) == fd);
+      receive = Request::receive(fd);
+      door.submit(*receive);
+    };
+    // Until there is no room for more: what comes next waits.
+    std::string filler(1 << 20, 'x');
+    while (::send(fd, filler.data(), filler.size(), MSG_DONTWAIT) > 0) {
+    }
+    door.submit(*send);
+    door.look();
+    const TimePoint end = door.now() + kPatience;
+    while (receive == nullptr && door.now() < end) {
+      (void)first.peer.receive_now();
+      door.look();
+    }
+    REQUIRE(receive != nullptr);
+    door.look();
+    pair.peer.send("late");
+    door.until([&] { return receive->bytes == "late"; });
+    door.end(*receive);
+    door.sockets().close(fd);
+  });
+}
+
 TEST_CASE("a number that was closed behind the engine's back works for its heir") {
   on_each_door([](const Behind& behind) {
     Door door(behind);
