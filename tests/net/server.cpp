@@ -204,6 +204,42 @@ TEST_CASE("a client that comes in the very turn of the stop is not served after 
   });
 }
 
+TEST_CASE("a client on its way to another loop when the server stops is not served there") {
+  on_each_kernel_engine("its loops share a thread", []() -> Task<> {
+    EventLoop& base = EventLoop::current();
+    TcpServer server(base, server_options(Engine::automatic, 2));
+    std::atomic<int> served{0};
+    std::atomic<std::uint16_t> served_elsewhere{0};  // the port of such a client
+    server.start([&](TcpConnection conn) -> Task<> {
+      if (&EventLoop::current() != &base) served_elsewhere = conn.peer_address().port();
+      ++served;
+      co_await conn.read();
+    });
+    std::vector<Peer> clients;
+    for (int i = 0; i < 4; ++i) clients.push_back(Peer::connect(server.address()));
+    co_await turn_until([&] { return served == 4; });
+    const auto before = completions();
+    std::vector<Peer> late;
+    for (int i = 0; i < 4; ++i) late.push_back(Peer::connect(server.address()));
+    bool stopped = false;
+    before_resuming(before, 1, [&] {
+      server.stop();
+      // The other loop has cut off its clients, and ours goes on to hand it one more.
+      for (Peer& client : clients) {
+        if (client.local_address().port() == served_elsewhere) (void)client.wait_for_end();
+      }
+      stopped = true;
+    });
+    co_await turn_until([&] { return stopped; });
+    co_await turn_until([&] { return server.connection_count() == 0; });
+    const auto end = [&] {
+      for (Peer& peer : late) (void)peer.wait_for_end();
+    };
+    co_await in_thread(end);
+    CHECK(served == 4);
+  });
+}
+
 TEST_CASE("an exception that leaves a handler closes its connection, is counted and logged") {
   for_each_engine([](Engine engine) {
     const CapturedLog log;
