@@ -13,7 +13,7 @@ struct Scope::Extra : FrameAllocated {
 };
 
 inline Scope*& Scope::first_child() noexcept {
-  return has_extra_ ? extra_->first_child : first_child_;
+  return has_extra_ ? below_.extra->first_child : below_.first_child;
 }
 
 inline void Scope::unlink() noexcept {
@@ -40,9 +40,9 @@ void Scope::hand_over_children() noexcept {
 /// The destructors of the values may set others.
 void Scope::drop_locals() noexcept {
   while (has_extra_) {
-    const std::unique_ptr<Extra> extra(extra_);
+    const std::unique_ptr<Extra> extra(below_.extra);
     has_extra_ = false;
-    first_child_ = nullptr;
+    below_.first_child = nullptr;
   }
 }
 
@@ -66,18 +66,18 @@ void Scope::add_doomed(Scope* from, std::uint32_t count) noexcept {
   for (; from != nullptr; from = from->parent_) from->doomed_count_ += count;
 }
 
-const Locals* Scope::own_locals() const noexcept { return &extra_->locals; }
+const Locals* Scope::own_locals() const noexcept { return &below_.extra->locals; }
 
 bool Scope::set_locals(Locals&& locals) {
   Scope* task = this;
   while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
   if (task == nullptr) return false;
   if (!task->has_extra_) {
-    task->extra_ = new Extra{{}, task->first_child_, {}};
+    task->below_.extra = new Extra{{}, task->below_.first_child, {}};
     task->has_extra_ = true;
   }
   // What was there goes last: its destructors may come here.
-  std::swap(task->extra_->locals, locals);
+  std::swap(task->below_.extra->locals, locals);
   return true;
 }
 

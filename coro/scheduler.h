@@ -57,7 +57,7 @@ class Scope {
   Scope& operator=(const Scope&) = delete;
   /// What stands below it goes to its parent: it may outlive this scope.
   ~Scope() {
-    if (kind_ != Kind::branch || has_extra_ || first_child_ != nullptr) end();
+    if (kind_ != Kind::branch || has_extra_ || below_.first_child != nullptr) end();
   }
 
   /// True if `inner` is this scope or stands below it.
@@ -91,7 +91,7 @@ class Scope {
  private:
   friend class Scheduler;
 
-  /// In place of `first_child_`, for one that has values: the others need not pay for them.
+  /// In place of `below_.first_child`, for one that has values: the others need not pay for them.
   struct Extra;
 
   [[nodiscard]] Scope*& first_child() noexcept;
@@ -108,9 +108,9 @@ class Scope {
 
   Scope* parent_;
   union {
-    Scope* first_child_ = nullptr;
-    Extra* extra_;  // if `has_extra_`
-  };
+    Scope* first_child = nullptr;
+    Extra* extra;  // if `has_extra_`
+  } below_;
   Scope* next_ = nullptr;
   Scope* previous_ = nullptr;
   std::uint32_t doomed_count_ = 0;  // of the doomed from here down

@@ -327,7 +327,8 @@ unsigned Connection::idle_rounds() noexcept {
 }
 
 ConnectionState Connection::state() const noexcept {
-  switch (ending_) {
+  const Ending::State state = ending_;
+  switch (state) {
     case Ending::open:
       return outbox_.open() ? ConnectionState::connected : ConnectionState::disconnecting;
     case Ending::fin_sent:  // over, though its descriptor stays until the user closes it
