@@ -127,7 +127,10 @@ TEST_CASE("a host has its turn though a task never rests, and the task has its o
     int rounds = 0;
     bool end = false;
     loop.spawn([&]() -> Task<> {
-      for (; !end; ++rounds) co_await turns(1);
+      while (!end) {
+        co_await turns(1);
+        ++rounds;
+      }
     });
     for (int i = 0; i < 10; ++i) {
       const int before = rounds;
