@@ -117,6 +117,20 @@ TEST_CASE("an unknown host is an error that names it") {
   });
 }
 
+TEST_CASE("a name that cannot be looked up for want of descriptors is not said to be unknown") {
+  on_each_kernel_engine("its names need no descriptor", []() -> Task<> {
+    std::error_code error;
+    {
+      const NoDescriptorsLeft exhausted;
+      auto [failure, addresses] = co_await as_tuple(resolve("localhost:7000"));
+      error = failure;
+    }
+    CHECK(error == std::errc::too_many_files_open);
+    const auto addresses = co_await resolve("localhost:7000");
+    CHECK_FALSE(addresses.empty());
+  });
+}
+
 TEST_CASE("a text that is no host and port is an invalid argument that shows it") {
   on_each_engine([]() -> Task<> {
     using namespace std::string_literals;
