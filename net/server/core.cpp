@@ -19,22 +19,20 @@ ServerCore::ServerCore(ServerOptions given, std::shared_ptr<Mailbox> base_mailbo
   throw std::invalid_argument("weir: ServerOptions::tls is a client's context");
 }
 
-bool ServerCore::handler_failed(const std::exception_ptr& failure, const Share& share,
-                                std::uint64_t id) noexcept {
+void ServerCore::handler_failed(const std::exception_ptr& failure, const Share& share,
+                                std::uint64_t id, bool peers_doing) noexcept {
   static constinit LogLimit of_peers("connections that ended with an error");
   static constinit LogLimit of_handlers("exceptions of handlers");
-  const bool usual = is_a_peers_doing(failure);
-  if (!usual) {
+  if (!peers_doing) {
     const std::lock_guard lock(mutex_);
     ++failures_;
   }
-  const auto level = usual ? logging::Level::info : logging::Level::error;
-  if (!(usual ? of_peers : of_handlers).admits(level)) return !usual;
+  const auto level = peers_doing ? logging::Level::info : logging::Level::error;
+  if (!(peers_doing ? of_peers : of_handlers).admits(level)) return;
   LogLine what;
-  if (!usual) what << "exception left a handler of ";
+  if (!peers_doing) what << "exception left a handler of ";
   share.write_name(what, id);
   write_failure(level, what, failure);
-  return !usual;
 }
 
 void ServerCore::handshake_failed(const std::exception_ptr& failure, const Share& share,

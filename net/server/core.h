@@ -39,10 +39,10 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   [[nodiscard]] std::uint64_t next_id() noexcept { return ++accepted_; }
   [[nodiscard]] std::uint64_t accepted() const noexcept { return accepted_; }
 
-  /// Counts and logs what left the handler of a connection of the share. What its peer did, or may
-  /// do at any time, is no failure: false.
-  bool handler_failed(const std::exception_ptr& failure, const Share& share,
-                      std::uint64_t id) noexcept;
+  /// Logs what left the handler of a connection of the share, and counts it as a failure, unless it
+  /// tells what the peer did, or may do at any time.
+  void handler_failed(const std::exception_ptr& failure, const Share& share, std::uint64_t id,
+                      bool peers_doing) noexcept;
   [[nodiscard]] std::uint64_t failures() const;
 
   /// Logs it at once, and wakes who waits for `broken` on the base loop.

@@ -2,6 +2,7 @@
 #include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/locals.h>
+#include <weir/net/log_words.h>
 #include <weir/net/server/share.h>
 
 #include <algorithm>
@@ -148,7 +149,7 @@ void Share::serve(Socket socket) {
                      kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
     stream->cut(kClosedHere, true);  // it has not been served at all
-    core_->handler_failed(std::current_exception(), *this, stream->identity().id());
+    core_->handler_failed(std::current_exception(), *this, stream->identity().id(), false);
     core_->presence->leave();
   } catch (...) {
     handler_failed(std::current_exception(), stream->identity().id());
@@ -159,10 +160,15 @@ void Share::serve(Socket socket) {
 /// The frame may still have the connection, or is about to close it. What the peer got by then is
 /// not to look like all.
 void Share::handler_failed(const std::exception_ptr& failure, std::uint64_t id) noexcept {
-  if (!core_->handler_failed(failure, *this, id)) return;
   Connection* stream = streams_.front();
   while (stream != nullptr && stream->identity().id() != id) stream = streams_.after(*stream);
-  if (stream != nullptr) stream->end_with_reset();
+  // What broke may have been another connection of the handler's: to a server behind this one.
+  const bool is_over =
+      stream == nullptr || stream->ending().is_closing() ||
+      (tells_of_an_end(failure) && stream->receiver().at_end());
+  const bool peers_doing = is_a_peers_doing(failure) && (is_over || !tells_of_a_break(failure));
+  core_->handler_failed(failure, *this, id, peers_doing);
+  if (!peers_doing && stream != nullptr) stream->end_with_reset();
 }
 
 /// Calls the handler once both sides have agreed.

@@ -87,6 +87,37 @@ TEST_CASE("what peers do is information, and no failure of a handler") {
   });
 }
 
+TEST_CASE("a handler that fails because another connection broke leaves no part as if it were all") {
+  on_each_engine([]() -> Task<> {
+    Acceptor behind(loopback());
+    TcpServer server(EventLoop::current(), server_options(Engine::automatic));
+    const SocketAddress backend = behind.address();
+    server.start([backend](TcpConnection conn) -> Task<> {
+      TcpConnection upstream(co_await Connector(backend).connect());
+      while (const Chunk part = co_await upstream.read()) co_await conn.send(part.view());
+    });
+    for (const bool half_closed : {false, true}) {
+      CAPTURE(half_closed);
+      Peer peer = Peer::connect(server.address());
+      if (half_closed) peer.shutdown_send();
+      TcpConnection upstream(co_await behind.accept());
+      co_await upstream.send("part");
+      co_await upstream.flush();
+      std::string answer;
+      const auto get_part = [&] { answer = peer.receive_exactly(4); };
+      co_await in_thread(get_part);
+      upstream.force_close();
+      int error = 0;
+      const auto get_end = [&] { error = peer.wait_for_end(); };
+      co_await in_thread(get_end);
+      CHECK(answer == "part");
+      CHECK(error == ECONNRESET);
+    }
+    CHECK(server.handler_failures() == 2);
+    co_await server.drain(kPatience);
+  });
+}
+
 TEST_CASE("short of memory a connection is reset, and its server lives") {
   const auto body = [](std::size_t threads) -> Task<> {
     ServerOptions options = server_options(Engine::automatic, threads);
