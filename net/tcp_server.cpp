@@ -12,6 +12,8 @@
 
 #include <algorithm>
 #include <csignal>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <utility>
 
@@ -61,6 +63,8 @@ struct TcpServer::Parts {
   std::optional<detail::Listeners> listeners;
   SocketAddress address;  // once it listens
   bool started = false;
+  // Held by `run`, which may be another thread's.
+  std::shared_ptr<std::mutex> under_way = std::make_shared<std::mutex>();
 };
 
 TcpServer::TcpServer(ServerOptions options) : parts_(std::make_unique<Parts>()) {
@@ -82,6 +86,13 @@ void TcpServer::make_core(EventLoop& base, ServerOptions options) {
 }
 
 TcpServer::~TcpServer() {
+  if (parts_->own_loop != nullptr && !parts_->own_loop->in_loop_thread()) {
+    std::unique_lock run(*parts_->under_way, std::try_to_lock);
+    if (!run) {
+      stop();
+      run.lock();
+    }
+  }
   end_shares();
   parts_->own_loop.reset();  // its queue may hold calls that hold the core
 }
@@ -154,6 +165,9 @@ void TcpServer::run(Handler handler) {
   if (parts_->own_loop == nullptr) {
     throw std::logic_error("weir: this TcpServer is on a loop that somebody else runs; use start");
   }
+  const auto under_way = parts_->under_way;  // the server may be gone when this returns
+  const std::unique_lock run(*under_way, std::try_to_lock);
+  if (!run) throw std::logic_error("weir: this TcpServer runs already");
   // Before there is a client that could take the last descriptor.
   Signals signals(SIGINT, SIGTERM);
   start(std::move(handler));

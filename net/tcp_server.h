@@ -108,7 +108,8 @@ class TcpServer {
   TcpServer(EventLoop& loop, ServerOptions options);
   TcpServer(const TcpServer&) = delete;
   TcpServer& operator=(const TcpServer&) = delete;
-  /// Stops. From any thread but those of its own pool.
+  /// Stops, and waits for a `run` that is under way on another thread. From any thread but those of
+  /// its own pool.
   ~TcpServer();
 
   /// One more address to listen on, before it listens. Throws `std::logic_error` after.
@@ -157,9 +158,10 @@ class TcpServer {
 
   /// From any thread.
   [[nodiscard]] std::size_t connection_count() const noexcept;
-  /// Exceptions that left a handler so far, but for those that tell what a peer did, or a deadline
-  /// or this side to it: resets, `timed_out`, `message_size`, `operation_canceled` … From any
-  /// thread.
+  /// Exceptions that left a handler so far, but for those that tell what its peer did, or a deadline
+  /// or this side to it: a reset of its connection, `timed_out`, `message_size`,
+  /// `operation_canceled` … That another connection broke, to a server behind this one, counts.
+  /// From any thread.
   [[nodiscard]] std::uint64_t handler_failures() const noexcept;
   /// Connections refused by a limit so far. From any thread.
   [[nodiscard]] std::uint64_t refused() const noexcept;

@@ -222,3 +222,24 @@ TEST_CASE("a server tells its loops and its counts to any thread") {
     }
   });
 }
+
+TEST_CASE("a server that another thread runs may be destroyed, and its run ends first") {
+  for_each_engine([](Engine engine) {
+    for (const std::size_t threads : {1UL, 2UL}) {
+      CAPTURE(threads);
+      auto server = std::make_unique<TcpServer>(server_options(engine, threads));
+      server->listen();
+      std::atomic<bool> returned = false;
+      std::thread runner([&returned, &run = *server] {
+        run.run(echo);
+        returned = true;
+      });
+      Peer peer = Peer::connect(server->address());
+      CHECK(echoes(peer));
+      server.reset();
+      CHECK(peer.wait_for_end() == ECONNRESET);
+      runner.join();
+      CHECK(returned);
+    }
+  });
+}
