@@ -32,8 +32,6 @@ class Curl {
     curl_multi_setopt(multi_.get(), CURLMOPT_TIMERFUNCTION, &Curl::on_timer);
     curl_multi_setopt(multi_.get(), CURLMOPT_TIMERDATA, this);
   }
-  Curl(const Curl&) = delete;
-  Curl& operator=(const Curl&) = delete;
 
   CURLM* multi() { return multi_.get(); }
 
