@@ -2,6 +2,7 @@
 
 #include <weir/net/sender_core.h>
 
+#include <concepts>
 #include <memory>
 #include <new>
 #include <string>
@@ -52,8 +53,10 @@ class Sender {
   bool try_send(std::string message) const {
     return core_ != nullptr && core_->try_send(std::move(message));
   }
-  /// The same of bytes that are kept, without a copy, until the kernel has them.
-  bool try_send(SharedBytes bytes) const {
+  /// The same of bytes that are kept, without a copy, until the kernel has them. A template, so
+  /// that `try_send({})` is the other.
+  template <std::same_as<SharedBytes> Bytes>
+  bool try_send(Bytes bytes) const {
     return core_ != nullptr && core_->try_send(std::move(bytes));
   }
 
@@ -61,7 +64,10 @@ class Sender {
   /// at or above the high one. Throws `std::errc::broken_pipe` once the connection is closed.
   /// Dropping it while it waits sends nothing.
   SendAwaiter send(std::string message) const { return SendAwaiter(core_, std::move(message)); }
-  SendAwaiter send(SharedBytes bytes) const { return SendAwaiter(core_, std::move(bytes)); }
+  template <std::same_as<SharedBytes> Bytes>
+  SendAwaiter send(Bytes bytes) const {
+    return SendAwaiter(core_, std::move(bytes));
+  }
 
   /// Ends the connection from any thread, in a turn of its loop, as `TcpConnection::close` and
   /// `force_close` do: its handler's reads and sends resume with `std::errc::operation_canceled`.

@@ -172,7 +172,8 @@ class TcpServer {
   /// those of the calling thread's loop, and of loops that do not run, are up to date. The others
   /// are asked and answer in their next turn, for which this waits, 20 ms at the most; of one that
   /// is busy for longer it gives what it had answered before, or has since. They never go back.
-  /// What goes out when the server is gone, or its `stop` is through, is not counted.
+  /// On the thread of a loop that loop stands still meanwhile: ask once in a while there, or from
+  /// `blocking`. What goes out when the server is gone, or its `stop` is through, is not counted.
   [[nodiscard]] ServerMetrics metrics() const noexcept;
   /// The loops that serve connections, from the start to the end of the server. From any thread.
   [[nodiscard]] std::vector<EventLoop*> loops() const;

@@ -8,6 +8,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -179,6 +180,43 @@ TEST_CASE("shared bytes that wait for room are dropped at every moment, and leav
   };
   drop_everywhere([] { return std::make_unique<Scenario>(); }, 3);
 }
+
+TEST_CASE("an empty brace is an empty message to a sender, not a question of overloads") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const Sender sender = conn.sender();
+    const SharedBytes shared("shared");
+    CHECK(sender.try_send({}));
+    CHECK(sender.try_send({"aaa", 3}));
+    CHECK(sender.try_send(shared));
+    co_await sender.send({});
+    co_await sender.send(SharedBytes("moved"));
+    co_await conn.flush();
+    CHECK(peer.receive_exactly(14) == "aaasharedmoved");
+  });
+}
+
+/// All of a stream but `send(SharedBytes)`.
+struct Copying {
+  Task<Chunk> read(std::size_t most = 1);
+  Task<Chunk> read_exactly(std::size_t count);
+  Task<Chunk> read_until(std::string_view delimiter, std::size_t most);
+  Task<Chunk> peek(std::size_t count);
+  Task<> send(std::string_view text);
+  Task<> send(std::span<const std::string_view> parts);
+  Task<> send(std::string&& text);
+  Task<> send(std::vector<std::byte>&& bytes);
+  Task<> send(Chunk&& chunk);
+  Task<> flush();
+  Task<> shutdown();
+  void close() noexcept;
+};
+struct Sharing : Copying {
+  using Copying::send;
+  Task<> send(SharedBytes bytes);
+};
+static_assert(!ByteStream<Copying>);
+static_assert(ByteStream<Sharing>);
 
 TEST_CASE("shared bytes for which there is no memory break nothing but their own send") {
   on_each_engine([]() -> Task<> {
