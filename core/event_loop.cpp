@@ -283,6 +283,12 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 }
 
 void EventLoop::turn(const bool* done) {
+  begin_turn();
+  metrics_.resumed += Scheduler::run_ready(kReadyBatch);
+  end_turn(done);
+}
+
+void EventLoop::begin_turn() {
   mailbox_->wake_up();
   ++metrics_.turns;
   const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
@@ -291,7 +297,9 @@ void EventLoop::turn(const bool* done) {
     answer_calls();
     take_woken();
   }
-  metrics_.resumed += Scheduler::run_ready(kReadyBatch);
+}
+
+void EventLoop::end_turn(const bool* done) {
   if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
   while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {

@@ -230,6 +230,16 @@ class EventLoop final : public detail::Scheduler {
     (void)mailbox_->take_stop_request();  // there is no `run` to end
     turn();
   }
+  /// The same, with `resume(loop)` in the place of what resumes those that are ready: it gives how
+  /// many it has resumed.
+  template <class Resume>
+  void turn_once_by(const Resume& resume) {
+    const Entered entered(*this);
+    (void)mailbox_->take_stop_request();
+    begin_turn();
+    metrics_.resumed += resume(*this);
+    end_turn(nullptr);
+  }
 
   [[nodiscard]] detail::IoEngine& engine() noexcept { return *engine_; }
   [[nodiscard]] detail::Machine& machine() noexcept { return machine_; }
@@ -337,6 +347,8 @@ class EventLoop final : public detail::Scheduler {
   void disarm(detail::Timer& timer) noexcept override { timers_.disarm(timer); }
   /// Once `done` is set it does not sleep any more, nor once all is over that it still runs for.
   void turn(const bool* done = nullptr);
+  void begin_turn();
+  void end_turn(const bool* done);
   [[nodiscard]] bool is_over(const bool* done) noexcept;
 
   [[nodiscard]] std::uint64_t operations_moved() const noexcept;

@@ -341,6 +341,12 @@ class Scheduler {
   /// Whether `run_ready` has something to do.
   [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty() || !doomed_.empty(); }
 
+  /// The scope of the waiter that `run_ready` would resume first; nullptr if it would resume none.
+  [[nodiscard]] const Scope* next_ready() const noexcept {
+    const Waiter* next = ready_.front();
+    return next != nullptr ? next->scope_ : nullptr;
+  }
+
   /// Ends the wait of a loop that sleeps, or the next one, so that it calls `take_woken`. From any
   /// thread.
   virtual void knock() noexcept = 0;

@@ -98,10 +98,11 @@ void SimulatedEngine::hand_over() {
   cancels.swap(cancels_);
   for (Operation* operation : cancels) {
     if (operation->state == Operation::State::ended) continue;
-    if (!given_up_ && network_.hit(Fault::lost_cancel, process_.kernel().host())) {
+    const std::size_t host = process_.kernel().host();
+    if (!given_up_ && network_.hit(Fault::lost_cancel, host)) {
       cancels_.push_back(operation);  // until the next time
-      driver_.want_turn(*this,
-                        after(network_.now(), Duration(network_.shapes().below(kLostCancel))));
+      const std::uint64_t late = network_.extent(Fault::lost_cancel, host, true, kLostCancel);
+      driver_.want_turn(*this, after(network_.now(), Duration(late)));
     } else {
       cancel_now(*operation);
     }
@@ -151,10 +152,11 @@ void SimulatedEngine::queue(Operation& operation, Descriptor* descriptor, int re
   }
   const std::size_t host = process_.kernel().host();
   const bool late = network_.hit(Fault::late_completion, host);
-  const std::uint64_t lateness = network_.shapes().below(
-      static_cast<std::uint64_t>(network_.options().faults.lateness.count()));
+  const std::uint64_t lateness =
+      network_.extent(Fault::late_completion, host, late,
+                      static_cast<std::uint64_t>(network_.options().faults.lateness.count()));
   Ended ended{.due = network_.now(),
-              .tie = network_.scheduling().next() >> 1,
+              .tie = network_.order(host),
               .operation = &operation,
               .result = result,
               .more = more,

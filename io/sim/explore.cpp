@@ -1,12 +1,14 @@
-#include <weir/io/sim/world_impl.h>
+#include <weir/io/sim/run.h>
 
 #include <unistd.h>
 
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 namespace weir::sim {
 namespace detail {
@@ -34,7 +36,96 @@ std::string describe(const std::exception_ptr& failure) {
   }
 }
 
+std::optional<TapeText> tape_of_environment() {
+  const char* path = std::getenv("WEIR_SIM_TAPE");  // NOLINT(concurrency-mt-unsafe)
+  if (path == nullptr || *path == '\0') return std::nullopt;
+  return TapeText::read(path);
+}
+
+Outcome Run::operator()(WorldOptions options, const Scenario& scenario) const {
+  options.seed = seed;
+  Outcome outcome;
+  World world(options);
+  World::Impl& impl = *world.impl_;
+  if (tape != nullptr) impl.network.use(tape);
+  impl.drop = drop;
+  impl.bounds = bounds;
+  const auto failed = [&](const std::string& text, const std::string& cause) {
+    outcome.failure = text;
+    outcome.cause = impl.cause.empty() ? cause : impl.cause;
+  };
+  try {
+    scenario(world);
+    outcome.hash = world.trace_hash();
+  } catch (const GivenUp&) {
+    outcome.given_up = true;
+  } catch (const Failure& failure) {
+    failed(failure.what(), failure.what());
+  } catch (...) {
+    const std::string what = describe(std::current_exception());
+    failed(impl.report(what), what);
+  }
+  try {
+    world.finish();
+  } catch (const Failure& failure) {
+    if (!outcome.failure && !outcome.given_up) failed(failure.what(), failure.what());
+  }
+  outcome.steps = impl.steps;
+  if (current_coverage != nullptr) {
+    for (std::size_t i = 0; i < kFaults; ++i) {
+      current_coverage->hits[i] += impl.network.hits(static_cast<Fault>(i));
+    }
+  }
+  return outcome;
+}
+
 }  // namespace detail
+
+namespace {
+
+using namespace detail;
+
+/// What all worlds together have failed to do; empty: nothing.
+std::string tell_missing(const ExploreOptions& options, const Exploration& result,
+                         const Coverage& coverage) {
+  std::string text;
+  const std::string in_none =
+      " in none of " + std::to_string(result.runs) + " worlds of " + std::string(options.name);
+  for (const auto& [name, held] : coverage.conditions) {
+    if (!held) text += "\n  sometimes \"" + name + "\" was true" + in_none;
+  }
+  for (const std::string& name : options.expect) {
+    if (coverage.reached.find(name) == coverage.reached.end()) {
+      text += "\n  \"" + name + "\" was reached" + in_none;
+    }
+  }
+  if (options.faults_must_hit) {
+    for (const Fault fault : result.never_hit) {
+      text += std::string("\n  the fault \"") + name_of(fault) + "\" has hit" + in_none;
+    }
+  }
+  return text.empty() ? text : "weir: an exploration saw too little:" + text;
+}
+
+void find_unhit(const ExploreOptions& options, const Coverage& coverage, Exploration& result) {
+  for (std::size_t i = 0; i < kFaults; ++i) {
+    const auto fault = static_cast<Fault>(i);
+    if (coverage.hits[i] == 0 && options.world.faults.probability(fault) > 0) {
+      result.never_hit.push_back(fault);
+    }
+  }
+}
+
+void show(const ExploreOptions& options, const Exploration& result, std::uint64_t count) {
+  const bool last = result.runs == count;
+  if (result.runs % 64 != 1 && !last) return;
+  const std::string line = "\r" + std::string(options.name) + ": " + std::to_string(result.runs) +
+                           " of " + std::to_string(count) + " seeds, " +
+                           std::to_string(result.failures.size()) + " failed" + (last ? "\n" : "");
+  std::fputs(line.c_str(), stderr);
+}
+
+}  // namespace
 
 std::string Exploration::text() const {
   std::string text;
@@ -44,40 +135,38 @@ std::string Exploration::text() const {
 
 Exploration explore(const ExploreOptions& options, const std::function<void(World&)>& scenario) {
   Exploration result;
-  std::uint64_t first = options.first;
+  Run run;
+  run.seed = options.first;
   std::uint64_t count = number_from("WEIR_SIM_SEEDS").value_or(options.count);
-  if (const auto only = number_from("WEIR_SIM_SEED")) {
-    first = *only;
+  const auto only = number_from("WEIR_SIM_SEED");
+  const auto tape = tape_of_environment();
+  const bool replays = only || tape;
+  if (replays) {
+    run.seed = tape ? tape->seed : *only;
     count = 1;
   }
+  Coverage coverage;
+  Shrinker shrinker(options, scenario);
+  const std::uint64_t first = run.seed;
   const bool shows = ::isatty(STDERR_FILENO) == 1;
-  for (std::uint64_t i = 0; i < count && result.failures.size() < options.most_failures; ++i) {
-    WorldOptions world_options = options.world;
-    world_options.seed = first + i;
-    std::uint64_t hash = 0;
-    try {
-      World world(world_options);
-      try {
-        scenario(world);
-      } catch (const Failure&) {
-        throw;
-      } catch (...) {
-        throw Failure(world.impl_->report(describe(std::current_exception())));
-      }
-      hash = world.trace_hash();
-      world.finish();
-    } catch (const Failure& failure) {
-      result.failures.push_back({first + i, failure.what()});
+  for (; result.runs < count && result.failures.size() < options.most_failures; ++run.seed) {
+    Outcome outcome;
+    {
+      const Counting counting(&coverage);
+      outcome = run(options.world, scenario);
     }
     ++result.runs;
-    result.hash = (result.hash ^ hash) * 0x9e3779b97f4a7c15;
-    if (shows && (i % 64 == 0 || i + 1 == count)) {
-      const std::string line = "\r" + std::string(options.name) + ": " + std::to_string(i + 1) +
-                               " of " + std::to_string(count) + " seeds, " +
-                               std::to_string(result.failures.size()) + " failed" +
-                               (i + 1 == count ? "\n" : "");
-      std::fputs(line.c_str(), stderr);
+    result.hash = (result.hash ^ outcome.hash) * 0x9e3779b97f4a7c15;
+    if (outcome.failure) {
+      if (!replays) outcome.failure = shrinker.shrink(run.seed, outcome);
+      result.failures.push_back({run.seed, *outcome.failure});
     }
+    if (shows) show(options, result, count);
+  }
+  if (replays || result.runs < count) return result;
+  find_unhit(options, coverage, result);
+  if (const std::string missing = tell_missing(options, result, coverage); !missing.empty()) {
+    result.failures.push_back({first, missing});
   }
   return result;
 }

@@ -75,7 +75,7 @@ Task<bool> Host::Impl::start_successor(weir::detail::SuccessorCommand /*command*
 void Host::Impl::start_work(weir::detail::WorkQueue& /*queue*/,
                             std::shared_ptr<weir::detail::Work> work) {
   constexpr std::uint64_t kLongest = 10'000'000;  // nanoseconds
-  const std::chrono::nanoseconds delay(dice.next() % kLongest);
+  const std::chrono::nanoseconds delay(random() % kLongest);
   EventLoop::current().spawn([work = std::move(work), delay]() -> Task<> {
     co_await sleep(delay);
     work->run();
@@ -174,6 +174,7 @@ Host::~Host() = default;
 void Host::start(Task<> task, std::string name) {
   if (!impl_->running) throw std::logic_error("weir: host " + impl_->name + " does not run");
   const std::uint64_t number = impl_->next_task++;
+  impl_->starting = name;
   impl_->tasks[number] = std::move(name);
   loop().spawn(Impl::watch(*impl_, number, std::move(task)));
 }

@@ -14,6 +14,9 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr auto kKeepAlive = 120s;
+constexpr std::uint64_t kMostLosses = 10;  // of a segment: the last pause is `kMostRetry` or less
+static_assert(kFirstRetry * (1 << (kMostLosses - 1)) < kMostRetry);
+static_assert(kFirstRetry * (1 << kMostLosses) >= kMostRetry);
 
 }  // namespace
 
@@ -25,7 +28,8 @@ Network::Network(const WorldOptions& options)
       faults_(seed_of(3)),
       shapes_(seed_of(4)),
       scheduling_(seed_of(5)),
-      ports_(seed_of(6)) {
+      ports_(seed_of(6)),
+      quirks_(seed_of(8)) {
   default_link_ = {.latency = options.faults.latency,
                    .jitter = options.faults.jitter,
                    .bandwidth = options.faults.bandwidth,
@@ -159,26 +163,30 @@ TimePoint Network::arrival(std::size_t from, std::size_t to, std::size_t bytes) 
   }
   Duration delay = way.link.latency;
   if (way.link.jitter > Duration::zero()) {
-    delay += Duration(
-        static_cast<std::int64_t>(drawn % static_cast<std::uint64_t>(way.link.jitter.count() + 1)));
+    const std::uint64_t late = drawn % static_cast<std::uint64_t>(way.link.jitter.count() + 1);
+    delay += Duration(static_cast<std::int64_t>(choose(ChoiceKind::delay, from, to, late, 0)));
   }
-  for (Duration retry = kFirstRetry; losses_.chance(way.link.loss) && retry < kMostRetry;
-       retry *= 2) {
-    delay += retry;
-  }
+  std::uint64_t losses = 0;
+  while (losses_.chance(way.link.loss) && losses < kMostLosses) ++losses;
+  losses = choose(ChoiceKind::loss, from, to, losses, 0);
+  Duration retry = kFirstRetry;
+  for (std::uint64_t i = 0; i < std::min(losses, kMostLosses); ++i, retry *= 2) delay += retry;
   return after(leaves, delay);
 }
 
 bool Network::hit(Fault fault, std::size_t host) {
   const double probability = options_.faults.probability(fault);
   bool hits = faults_.chance(probability);
+  bool is_ordered = false;
+  if (faults_stopped_) return false;
   if (!injected_.empty()) {
     const auto ordered = injected_.find({host, static_cast<std::size_t>(fault)});
     if (ordered != injected_.end()) {
-      hits = true;
+      hits = is_ordered = true;
       if (--ordered->second == 0) injected_.erase(ordered);
     }
   }
+  if (tape_ != nullptr) hits = tape_->choose_fault(fault, host, hits, is_ordered, now_);
   if (hits) {
     ++hits_[static_cast<std::size_t>(fault)];
     trace(host, name_of(fault), -1, 0);
@@ -188,6 +196,20 @@ bool Network::hit(Fault fault, std::size_t host) {
 
 void Network::inject(Fault fault, std::size_t host, std::size_t times) {
   if (times > 0) injected_[{host, static_cast<std::size_t>(fault)}] += times;
+}
+
+bool Network::buggify(double probability, std::size_t host) {
+  const bool drawn = quirks_.chance(probability);
+  const bool is_true = choose(ChoiceKind::buggify, host, 0, drawn ? 1 : 0, 0) != 0;
+  if (is_true) trace(host, "buggify", -1, 0);
+  return is_true;
+}
+
+void Network::stop_faults() {
+  faults_stopped_ = true;
+  injected_.clear();
+  default_link_.loss = 0;
+  for (auto& [hosts, wire] : wires_) wire.link.loss = 0;
 }
 
 void Network::mix(std::uint64_t value) noexcept {
@@ -209,6 +231,7 @@ void Network::trace(std::size_t host, const char* what, int fd, std::int64_t val
     bytes = bytes.subspan(8);
   }
   for (const std::byte byte : bytes) mix(static_cast<std::uint64_t>(byte));
+  if (counts_ != nullptr) ++(*counts_)[{host, what}];
   remember(host, {now_, what, fd, value, {}});
 }
 

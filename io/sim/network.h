@@ -5,6 +5,7 @@
 #include <weir/io/sim/address.h>
 #include <weir/io/sim/faults.h>
 #include <weir/io/sim/options.h>
+#include <weir/io/sim/tape.h>
 
 #include <array>
 #include <cstddef>
@@ -33,6 +34,9 @@ struct Record {
   std::int64_t value = 0;
   std::string text;
 };
+
+/// How often what happened, on which host.
+using EventCounts = std::map<std::pair<std::size_t, std::string>, std::uint64_t>;
 
 /// Time, randomness, machines and what is between them.
 class Network {
@@ -72,13 +76,56 @@ class Network {
   /// Whether this fault hits now on this machine.
   bool hit(Fault fault, std::size_t host);
   void inject(Fault fault, std::size_t host, std::size_t times);
+  /// How much of it, 0 to `limit` - 1: to be asked after each time that it may have hit. It counts
+  /// only if it has.
+  std::uint64_t extent(Fault fault, std::size_t host, bool has_hit, std::uint64_t limit) {
+    const std::uint64_t drawn = shapes_.below(limit);
+    if (tape_ == nullptr || !has_hit) [[likely]]
+      return drawn;
+    return tape_->extent_of(fault, host, drawn, limit, now_);
+  }
+  /// Whether the user's code does what it rarely does.
+  bool buggify(double probability, std::size_t host);
+  /// From now on nothing goes wrong.
+  void stop_faults();
+
+  /// For its own life what happens is counted.
+  class Counted {
+   public:
+    Counted(Network& network, EventCounts& counts) noexcept : network_(network) {
+      network.counts_ = &counts;
+    }
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+    ~Counted() { network_.counts_ = nullptr; }
+
+   private:
+    Network& network_;
+  };
   [[nodiscard]] std::uint64_t hits(Fault fault) const noexcept {
     return hits_[static_cast<std::size_t>(fault)];
   }
 
-  Random& shapes() noexcept { return shapes_; }          // sizes of pieces, lateness
-  Random& scheduling() noexcept { return scheduling_; }  // order of what happens at once
-  Random& ports() noexcept { return ports_; }
+  /// The order of what happens at once.
+  std::uint64_t order(std::size_t host) {
+    const std::uint64_t drawn = scheduling_.next() >> 1;
+    if (tape_ == nullptr) [[likely]]
+      return drawn;
+    return tape_->choose(ChoiceKind::order, host, 0, drawn, ++in_order_, now_);
+  }
+  std::uint64_t port(std::size_t host, std::uint64_t count) {
+    return choose(ChoiceKind::port, host, 0, ports_.below(count), 0);
+  }
+  /// What was drawn, or what the tape of this world has in its place.
+  std::uint64_t choose(ChoiceKind kind, std::size_t from, std::size_t to, std::uint64_t drawn,
+                       std::uint64_t usual) {
+    if (tape_ == nullptr) [[likely]]
+      return drawn;
+    return tape_->choose(kind, from, to, drawn, usual, now_);
+  }
+  /// Before anything happens. The tape outlives this.
+  void use(Tape* tape) noexcept { tape_ = tape; }
+  [[nodiscard]] const Tape* tape() const noexcept { return tape_; }
   [[nodiscard]] std::uint64_t seed_of(std::uint64_t stream) const noexcept;
 
   void trace(std::size_t host, const char* what, int fd, std::int64_t value,
@@ -126,6 +173,11 @@ class Network {
   Random shapes_;
   Random scheduling_;
   Random ports_;
+  Random quirks_;
+  Tape* tape_ = nullptr;
+  std::uint64_t in_order_ = 0;
+  EventCounts* counts_ = nullptr;
+  bool faults_stopped_ = false;
   std::array<std::uint64_t, kFaults> hits_{};
   std::map<std::pair<std::size_t, std::size_t>, std::size_t> injected_;
   std::uint64_t hash_ = 0xcbf29ce484222325;

@@ -144,7 +144,7 @@ bool Process::receive_piece(Descriptor& descriptor, Endpoint& endpoint, bool cut
   const bool many = operation.kind == OperationKind::receive;
   const std::size_t most = many ? slot.engine->pool().buffer_size() : operation.into.size;
   std::size_t count = std::min(endpoint.unread(), most);
-  const std::size_t part = 1 + network_.shapes().below(count);
+  const std::size_t part = 1 + network_.extent(Fault::short_receive, host, cut_short, count);
   if (cut_short) count = part;
   if (!many) {
     check_lent(operation.into.data, operation.into.size);
@@ -209,7 +209,7 @@ void Process::try_send(Descriptor& descriptor) {
   std::size_t total = 0;
   for (const Slice& slice : slices) total += slice.size;
   std::size_t left = std::min(total, room);
-  const std::size_t part = 1 + network_.shapes().below(left);
+  const std::size_t part = 1 + network_.extent(Fault::short_send, host, cut_short, left);
   if (cut_short && left > 0) left = part;
   const auto taken = static_cast<int>(left);
   for (const Slice& slice : slices) {

@@ -16,14 +16,18 @@ std::string in_seconds(Duration time) {
   return text;
 }
 
-WorldOptions with_seed_of_environment(WorldOptions options) {
-  if (const auto seed = number_from("WEIR_SIM_SEED")) options.seed = *seed;
+WorldOptions checked(WorldOptions options) {
   if (options.first_port == 0 || options.first_port > options.last_port) {
     throw std::invalid_argument("weir: WorldOptions::first_port is " +
                                 std::to_string(options.first_port) + ", last_port " +
                                 std::to_string(options.last_port) + "; there must be a port");
   }
   return options;
+}
+
+WorldOptions with_seed_of_environment(WorldOptions options) {
+  if (const auto seed = number_from("WEIR_SIM_SEED")) options.seed = *seed;
+  return checked(options);
 }
 
 }  // namespace
@@ -48,7 +52,11 @@ void World::Impl::turn(std::uint64_t id, TimePoint at) {
   }
   loop.busy = true;
   Host::Impl* before = std::exchange(active, &host);
-  loop.loop.turn_once();
+  if (drop != nullptr && !drop->marked.empty()) {
+    loop.loop.turn_once_by([this](EventLoop& own) { return resume_counting(own, *drop); });
+  } else {
+    loop.loop.turn_once();
+  }
   active = before;
   loop.busy = false;
   if (std::exchange(loop.missed, false)) want_turn(*loop.engine, network.now());
@@ -59,12 +67,33 @@ bool World::Impl::step() {
   {
     const Tapped tapped(*this);
     stepped = network.step();
+    if (!invariants.empty() && !failure) check_invariants();
   }
-  if (failure) {
-    const std::string text = std::exchange(failure, std::nullopt).value();
-    throw Failure(text);
+  if (failure) throw_failed();
+  if (++steps > bounds.most_steps) throw GivenUp();
+  if (steps % 1024 == 0 && bounds.deadline != std::chrono::steady_clock::time_point::max() &&
+      std::chrono::steady_clock::now() > bounds.deadline) {
+    throw GivenUp();
   }
   return stepped;
+}
+
+void World::Impl::throw_failed() {
+  const std::string text = std::exchange(failure, std::nullopt).value();
+  throw Failure(text);
+}
+
+void World::Impl::check_invariants() {
+  // One may add others.
+  for (std::size_t i = 0; i < invariants.size(); ++i) {
+    try {
+      if (!invariants[i].holds()) fail(invariants[i].what + " does not hold");
+    } catch (const Failure& failed) {  // of `World::check`: it has its report
+      if (!failure) failure = failed.what();
+    } catch (...) {
+      fail(invariants[i].what + ": " + describe(std::current_exception()));
+    }
+  }
 }
 
 void World::Impl::end_process(Host::Impl& host, bool with_machine) {
@@ -82,13 +111,21 @@ void World::Impl::end_process(Host::Impl& host, bool with_machine) {
                    });
 }
 
+std::string World::Impl::tell(const Record& record) {
+  std::string text = record.what;
+  if (!record.text.empty()) return text + " " + record.text;
+  if (record.fd >= 0) text += " " + std::to_string(record.fd);
+  return text + " " + std::to_string(record.value);
+}
+
 std::string World::Impl::report(const std::string& what) const {
-  const TimePoint start(std::chrono::hours(1));
-  std::string text = "weir: simulation failed: " + what + "\n  seed " +
-                     std::to_string(network.options().seed) + ", virtual time " +
-                     in_seconds(network.now() - start) +
-                     "\n  to repeat it: WEIR_SIM_SEED=" + std::to_string(network.options().seed) +
-                     " " + program_invocation_short_name;
+  const std::string seed = std::to_string(network.options().seed);
+  std::string text = "weir: simulation failed: " + what + "\n  seed " + seed + ", virtual time " +
+                     in_seconds(network.now() - start()) + "\n  to repeat it: ";
+  if (drop != nullptr) text += "WEIR_SIM_DROP=" + std::to_string(drop->moment) + " ";
+  text += "WEIR_SIM_SEED=" + seed + " " + program_invocation_short_name;
+  if (drop != nullptr && drop->dropped) text += "\n  " + drop->where;
+  if (network.tape() != nullptr) text += tell_choices();
   for (const auto& one : hosts) {
     const Host::Impl& host = *one->impl_;
     text += "\n  host " + host.name + (host.name == host.address ? "" : " (" + host.address + ")");
@@ -103,20 +140,24 @@ std::string World::Impl::report(const std::string& what) const {
       }
     }
     for (const Record& record : network.history(host.index)) {
-      text += "\n    " + in_seconds(record.at - start) + "  " + record.what;
-      if (!record.text.empty()) {
-        text += " " + record.text;
-        continue;
-      }
-      if (record.fd >= 0) text += " " + std::to_string(record.fd);
-      text += " " + std::to_string(record.value);
+      text += "\n    " + in_seconds(record.at - start()) + "  " + tell(record);
     }
   }
   return text;
 }
 
-World::World(WorldOptions options)
-    : impl_(std::make_unique<Impl>(with_seed_of_environment(options))) {}
+World::World(WorldOptions options) {
+  const auto tape = tape_of_environment();
+  if (!tape) {
+    impl_ = std::make_unique<Impl>(with_seed_of_environment(options));
+    return;
+  }
+  options.seed = tape->seed;
+  impl_ = std::make_unique<Impl>(checked(options));
+  impl_->tape = std::make_unique<Tape>(*tape);
+  impl_->tape->heading = "as the tape says, chance does only this:";
+  impl_->network.use(impl_->tape.get());
+}
 
 World::~World() noexcept(false) {
   if (impl_->finished) return;
@@ -150,7 +191,7 @@ void World::run_for(std::chrono::nanoseconds time) {
   std::uint64_t steps = 0;
   while (impl_->network.next() <= end && impl_->step()) {
     if (++steps > impl_->network.options().most_steps) {
-      throw Failure(impl_->report("no end after " + std::to_string(steps) + " events"));
+      impl_->give_up("no end after " + std::to_string(steps) + " events");
     }
   }
   impl_->network.advance_to(end);
@@ -161,9 +202,8 @@ bool World::run_until(const std::function<bool()>& condition, std::chrono::nanos
   std::uint64_t steps = 0;
   while (!condition()) {
     if (impl_->network.empty()) {
-      throw Failure(
-          impl_->report("deadlock: nothing is left to happen, and the condition of "
-                        "run_until does not hold"));
+      impl_->give_up(
+          "deadlock: nothing is left to happen, and the condition of run_until does not hold");
     }
     if (impl_->network.next() > end) {
       impl_->network.advance_to(end);
@@ -171,7 +211,7 @@ bool World::run_until(const std::function<bool()>& condition, std::chrono::nanos
     }
     impl_->step();
     if (++steps > impl_->network.options().most_steps) {
-      throw Failure(impl_->report("no end after " + std::to_string(steps) + " events"));
+      impl_->give_up("no end after " + std::to_string(steps) + " events");
     }
   }
   return true;
@@ -181,7 +221,7 @@ void World::run_until_idle() {
   std::uint64_t steps = 0;
   while (impl_->step()) {
     if (++steps > impl_->network.options().most_steps) {
-      throw Failure(impl_->report("no end after " + std::to_string(steps) + " events"));
+      impl_->give_up("no end after " + std::to_string(steps) + " events");
     }
   }
 }
@@ -198,7 +238,7 @@ void World::finish() {
   if (const std::int64_t left = live_frames() - impl_->frames; left > 0) {
     impl_->fail(std::to_string(left) + " coroutine frames or connections have outlived their host");
   }
-  if (impl_->failure) throw Failure(std::exchange(impl_->failure, std::nullopt).value());
+  if (impl_->failure) impl_->throw_failed();
 }
 
 std::chrono::nanoseconds World::now() const noexcept {
@@ -251,7 +291,10 @@ void World::heal() {
 }
 
 void World::keep(std::shared_ptr<void> object) { impl_->kept.push_back(std::move(object)); }
-std::uint64_t World::random() noexcept { return impl_->users.next(); }
+std::uint64_t World::random() noexcept {
+  const std::uint64_t drawn = impl_->users.next();
+  return impl_->network.choose(ChoiceKind::number, 0, 0, drawn, 0);
+}
 std::uint64_t World::seed() const noexcept { return impl_->network.options().seed; }
 std::uint64_t World::trace_hash() const noexcept { return impl_->network.hash(); }
 
@@ -259,6 +302,10 @@ void World::check(bool condition, std::string_view what) {
   if (condition) return;
   impl_->fail(std::string(what));  // so that it counts, whoever catches what is thrown
   throw Failure(*impl_->failure);
+}
+
+void World::keep_checking(std::function<bool()> check, std::string_view what) {
+  impl_->invariants.push_back({std::string(what), std::move(check)});
 }
 
 std::string World::report() const { return impl_->report("asked for a report"); }

@@ -10,16 +10,18 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
-#include <vector>
 
 /// Deterministic simulation: unchanged server and client coroutines on simulated hosts, in virtual
 /// time, on one thread, with faults by seed. See docs/simulation.md.
 namespace weir::sim {
 
 class World;
-struct ExploreOptions;
-struct Exploration;
+
+namespace detail {
+class Run;
+}
 
 /// A check of the world, or of the user, did not hold. The text has the seed, the virtual time, the
 /// last events of each host and the command that repeats the run.
@@ -41,6 +43,12 @@ class Host {
   template <class T>
   void spawn(Task<T> task, std::string name = "task") {
     start(without_result(std::move(task)), std::move(name));
+  }
+  /// The same. It is the task that `drop_everywhere` drops at each of its suspensions, and all that
+  /// it owns with it; elsewhere it is a task like any.
+  template <class T>
+  void spawn_dropped(Task<T> task, std::string name = "dropped task") {
+    start(marked(without_result(std::move(task))), std::move(name));
   }
 
   /// What the process runs: now, and again after each `restart`. The process goes on when that has
@@ -86,6 +94,7 @@ class Host {
     co_await std::move(task);
   }
   void start(Task<> task, std::string name);
+  Task<> marked(Task<> task);
 
   std::unique_ptr<Impl> impl_;
 };
@@ -99,6 +108,8 @@ class Host {
 /// Any of the `run_…` throws `Failure` where something did not hold.
 class World {
  public:
+  struct Impl;  // the library's own
+
   explicit World(WorldOptions options = {});
   World(const World&) = delete;
   World& operator=(const World&) = delete;
@@ -119,6 +130,30 @@ class World {
   void run_until_idle();
   /// One event. False if there is none left.
   bool step();
+
+  /// Liveness: ends all that is wrong with the network and the hosts, then runs until the condition
+  /// holds, asked after each event. No fault hits any more, by chance or by order, also after this;
+  /// no segment is lost; partitions heal, paused hosts go on. A host that is down stays down. Throws
+  /// `Failure` if the limit (virtual time) passes or nothing is left to happen: with what the hosts
+  /// wait for, and what they did instead. What TCP sends again waits for up to two minutes after a
+  /// long partition: the limit should have room for that.
+  void heal_and_expect(const std::function<bool()>& condition, std::chrono::nanoseconds limit);
+
+  /// An invariant: the function is called after every event, in no host. False, if it gives a bool,
+  /// and any exception are a failure of the world. `what` is for its text.
+  template <class Check>
+  void always(Check check, std::string_view what = "what must always hold") {
+    if constexpr (std::is_void_v<decltype(check())>) {
+      keep_checking(
+          [check = std::move(check)]() mutable {
+            check();
+            return true;
+          },
+          what);
+    } else {
+      keep_checking(std::move(check), what);
+    }
+  }
 
   /// Ends all hosts and checks that nothing is left of them: operations, descriptors, leases,
   /// frames. Throws `Failure`.
@@ -156,6 +191,8 @@ class World {
   /// A number of the test's own, from a stream of its own.
   [[nodiscard]] std::uint64_t random() noexcept;
   [[nodiscard]] std::uint64_t seed() const noexcept;
+  /// Whether `drop_everywhere` has dropped the marked task: what it was to do may be undone.
+  [[nodiscard]] bool dropped() const noexcept;
   /// Equal for equal runs.
   [[nodiscard]] std::uint64_t trace_hash() const noexcept;
   /// Throws `Failure` unless the condition holds, and from the `run_…` too: a task group may catch
@@ -166,41 +203,11 @@ class World {
 
  private:
   friend class Host;
-  friend Exploration explore(const ExploreOptions& options,
-                             const std::function<void(World&)>& scenario);
+  friend class detail::Run;
   void keep(std::shared_ptr<void> object);
+  void keep_checking(std::function<bool()> check, std::string_view what);
 
-  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-struct ExploreOptions {
-  std::uint64_t first = 1;    // seed
-  std::uint64_t count = 200;  // seeds; WEIR_SIM_SEEDS in the environment takes its place
-  WorldOptions world = {};    // its seed does not count
-  std::size_t most_failures = 3;
-  std::string_view name = "scenario";
-};
-
-struct Exploration {
-  struct Failed {
-    std::uint64_t seed;
-    std::string text;
-  };
-  std::uint64_t runs = 0;
-  std::uint64_t hash = 0;  // over the trace hashes of all runs
-  std::vector<Failed> failures;
-
-  /// The texts of all failures, empty if there is none.
-  [[nodiscard]] std::string text() const;
-};
-
-/// Runs the scenario in a fresh world for each seed, and stops after `most_failures`. A run fails
-/// by any exception. With WEIR_SIM_SEED in the environment only that seed runs. On a terminal it
-/// shows how far it is.
-Exploration explore(const ExploreOptions& options, const std::function<void(World&)>& scenario);
-inline Exploration explore(std::uint64_t seeds, const std::function<void(World&)>& scenario) {
-  return explore(ExploreOptions{.count = seeds}, scenario);
-}
 
 }  // namespace weir::sim

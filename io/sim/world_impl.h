@@ -3,16 +3,20 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/log_line.h>
 #include <weir/core/logging.h>
+#include <weir/io/sim/drop.h>
 #include <weir/io/sim/engine.h>
 #include <weir/io/sim/network.h>
 #include <weir/io/sim/process.h>
+#include <weir/io/sim/tape.h>
 #include <weir/io/sim/world.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -28,8 +32,20 @@ namespace detail {
 /// The number in an environment variable, if it is set. Throws `std::invalid_argument`.
 std::optional<std::uint64_t> number_from(const char* variable);
 
+/// What WEIR_SIM_TAPE names, if it is set. Throws what `TapeText::read` does.
+std::optional<TapeText> tape_of_environment();
+
 /// What the exception says of itself.
 std::string describe(const std::exception_ptr& failure);
+
+/// How far a run may go.
+struct Bounds {
+  std::uint64_t most_steps = std::numeric_limits<std::uint64_t>::max();
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
+/// A run has come to its bounds.
+struct GivenUp {};
 
 /// A loop of a host, with the engine that it runs on.
 struct SimulatedLoop {
@@ -51,7 +67,7 @@ struct Host::Impl final : weir::detail::Machine {
   Impl(World::Impl& of, std::size_t at, std::string where, std::string what);
 
   [[nodiscard]] TimePoint now() noexcept override { return process->now(); }
-  [[nodiscard]] std::uint64_t random() noexcept override { return dice.next(); }
+  [[nodiscard]] std::uint64_t random() noexcept override;
   [[nodiscard]] Sockets& sockets() noexcept override { return *process; }
   [[nodiscard]] weir::detail::SignalTable& signals() noexcept override { return *process; }
   std::unique_ptr<IoEngine> make_engine(const LoopOptions& options) override;
@@ -68,6 +84,7 @@ struct Host::Impl final : weir::detail::Machine {
   void destroy(std::unique_ptr<SimulatedLoop> own) noexcept;
   [[nodiscard]] std::vector<RawAddress> addresses_of(std::string_view host) const;
   static Task<> watch(Impl& host, std::uint64_t number, Task<> task);
+  static Task<> run_marked(Impl& host, Task<> task);
   [[nodiscard]] bool in_use() const noexcept {
     return std::any_of(loops.begin(), loops.end(), [](const auto& loop) { return loop->busy; });
   }
@@ -82,19 +99,35 @@ struct Host::Impl final : weir::detail::Machine {
   std::function<Task<>()> main;
   std::map<std::uint64_t, std::string> tasks;  // that have not ended
   std::uint64_t next_task = 0;
+  std::string starting;                    // the one that begins
   std::optional<std::size_t> descriptor_limit;
   bool running = false;
   bool paused = false;
 };
 
 struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
-  /// While it lives the messages of the library go into the history of the host that runs.
+  /// The world that runs on this thread.
+  static inline constinit thread_local Impl* current = nullptr;
+
+  /// While it lives the world is the current one, and the messages of the library go into the
+  /// history of the host that runs.
   struct Tapped {
-    explicit Tapped(Impl& world) noexcept : before(weir::detail::set_log_tap(&world)) {}
+    explicit Tapped(Impl& world) noexcept
+        : before(weir::detail::set_log_tap(&world)), outer(std::exchange(current, &world)) {}
     Tapped(const Tapped&) = delete;
     Tapped& operator=(const Tapped&) = delete;
-    ~Tapped() { weir::detail::set_log_tap(before); }
+    ~Tapped() {
+      weir::detail::set_log_tap(before);
+      current = outer;
+    }
     weir::detail::LogTap* before;
+    Impl* outer;
+  };
+
+  /// Of `World::always`.
+  struct Invariant {
+    std::string what;
+    std::function<bool()> holds;
   };
 
   explicit Impl(const WorldOptions& options)
@@ -112,15 +145,28 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
 
   /// One event; throws what has failed meanwhile.
   bool step();
+  void check_invariants();
+  void throw_failed();
 
   void fail(const std::string& what) {
-    if (!failure) failure = report(what);
+    if (failure) return;
+    cause = what;
+    failure = report(what);
+  }
+  [[noreturn]] void give_up(const std::string& what) {
+    cause = what;
+    throw Failure(report(what));
   }
 
   /// Now, or, if the host's own code asks for it, when its turn is over.
   void end_process(Host::Impl& host, bool with_machine);
 
   [[nodiscard]] std::string report(const std::string& what) const;
+  /// What is left of a shrunk run, in words.
+  [[nodiscard]] std::string tell_choices() const;
+  [[nodiscard]] std::string tell(const Choice& choice) const;
+  [[nodiscard]] static std::string tell(const Record& record);
+  [[nodiscard]] TimePoint start() const noexcept { return TimePoint(std::chrono::hours(1)); }
 
   Network network;
   Random users;
@@ -135,6 +181,12 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   std::uint64_t next_loop = 1;
   Host::Impl* active = nullptr;
   std::optional<std::string> failure;
+  std::string cause;  // of the failure, in words
+  std::vector<Invariant> invariants;
+  DropPlan* drop = nullptr;
+  std::unique_ptr<Tape> tape;  // of the environment
+  Bounds bounds;
+  std::uint64_t steps = 0;
   bool finished = false;
   std::vector<std::shared_ptr<void>> kept;  // may refer to all of the above
 };
@@ -145,5 +197,10 @@ inline Host::Impl::Impl(World::Impl& of, std::size_t at, std::string where, std:
       address(std::move(where)),
       name(std::move(what)),
       dice(of.network.seed_of(1000 + at)) {}
+
+inline std::uint64_t Host::Impl::random() noexcept {
+  const std::uint64_t drawn = dice.next();
+  return world.network.choose(ChoiceKind::dice, index, 0, drawn, 0);
+}
 
 }  // namespace weir::sim
