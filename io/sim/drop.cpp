@@ -120,7 +120,7 @@ Exploration drop_everywhere(const WorldOptions& options,
     Run run;
     run.seed = number_from("WEIR_SIM_SEED").value_or(options.seed);
     run.drop = &plan;
-    const Outcome outcome = run(options, scenario);
+    const RunResult outcome = run(options, scenario);
     ++result.runs;
     result.hash = (result.hash ^ outcome.hash) * 0x9e3779b97f4a7c15;
     if (outcome.failure) result.failures.push_back({run.seed, *outcome.failure});

@@ -42,9 +42,9 @@ std::optional<TapeText> tape_of_environment() {
   return TapeText::read(path);
 }
 
-Outcome Run::operator()(WorldOptions options, const Scenario& scenario) const {
+RunResult Run::operator()(WorldOptions options, const Scenario& scenario) const {
   options.seed = seed;
-  Outcome outcome;
+  RunResult outcome;
   World world(options);
   World::Impl& impl = *world.impl_;
   if (tape != nullptr) impl.network.use(tape);
@@ -150,7 +150,7 @@ Exploration explore(const ExploreOptions& options, const std::function<void(Worl
   const std::uint64_t first = run.seed;
   const bool shows = ::isatty(STDERR_FILENO) == 1;
   for (; result.runs < count && result.failures.size() < options.most_failures; ++run.seed) {
-    Outcome outcome;
+    RunResult outcome;
     {
       const Counting counting(&coverage);
       outcome = run(options.world, scenario);

@@ -9,7 +9,7 @@
 namespace weir::sim {
 namespace {
 
-constexpr std::size_t kMostLines = 8;
+constexpr std::size_t kMostLines = 12;
 
 /// What happened most in the time that the condition had, for a run that goes round in circles.
 std::string tell_counts(const std::vector<std::unique_ptr<Host>>& hosts,

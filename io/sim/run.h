@@ -41,7 +41,7 @@ class Counting {
   Coverage* before_;
 };
 
-struct Outcome {
+struct RunResult {
   std::optional<std::string> failure;
   std::string cause;       // of it, in words
   std::uint64_t hash = 0;  // of a run that did not fail in the scenario
@@ -56,7 +56,7 @@ class Run {
   DropPlan* drop = nullptr;
   Bounds bounds = {};
 
-  Outcome operator()(WorldOptions options, const Scenario& scenario) const;
+  RunResult operator()(WorldOptions options, const Scenario& scenario) const;
 };
 
 /// Shrinks failing runs.
@@ -66,7 +66,7 @@ class Shrinker {
       : options_(options), scenario_(scenario) {}
 
   /// What to report of a run with this seed that has failed.
-  std::string shrink(std::uint64_t seed, const Outcome& failed);
+  std::string shrink(std::uint64_t seed, const RunResult& failed);
 
  private:
   bool fails(const std::vector<Choice>& wanted);

@@ -64,7 +64,7 @@ bool Shrinker::fails(const std::vector<Choice>& wanted) {
   run.seed = seed_;
   run.tape = &tape;
   run.bounds = {.most_steps = most_steps_, .deadline = deadline_};
-  const Outcome outcome = run(options_.world, scenario_);
+  const RunResult outcome = run(options_.world, scenario_);
   ++runs_;
   if (!outcome.failure || without_digits(outcome.cause) != cause_ || tape.is_full()) return false;
   if (tape.made().size() > left_.size()) return false;
@@ -149,7 +149,7 @@ std::string Shrinker::heading(std::size_t before, const std::string& path) const
   return text + (left_.empty() ? "" : ":");
 }
 
-std::string Shrinker::shrink(std::uint64_t seed, const Outcome& failed) {
+std::string Shrinker::shrink(std::uint64_t seed, const RunResult& failed) {
   const Clock::time_point began = Clock::now();
   if (options_.shrink_for <= spent_) return *failed.failure;
   deadline_ = began + std::chrono::duration_cast<Clock::duration>(options_.shrink_for - spent_);
@@ -163,7 +163,7 @@ std::string Shrinker::shrink(std::uint64_t seed, const Outcome& failed) {
   run.seed = seed;
   run.tape = &recorded;
   run.bounds = {.most_steps = most_steps_, .deadline = deadline_};
-  const Outcome again = run(options_.world, scenario_);
+  const RunResult again = run(options_.world, scenario_);
   std::string text = *failed.failure;
   if (again.given_up || recorded.is_full()) {
     text += "\n  it is too long to be shrunk";
@@ -190,7 +190,7 @@ std::string Shrinker::shrink(std::uint64_t seed, const Outcome& failed) {
     last.heading = heading(recorded.made().size(), path);
     run.tape = &last;
     run.bounds = {};
-    if (const Outcome shrunk = run(options_.world, scenario_); shrunk.failure) {
+    if (const RunResult shrunk = run(options_.world, scenario_); shrunk.failure) {
       text = *shrunk.failure;
     }
   }
