@@ -263,6 +263,7 @@ void Endpoint::vanish() noexcept {
 
 void Endpoint::transmit(SegmentKind kind, std::string bytes) {
   Segment segment{.kind = kind, .bytes = std::move(bytes)};
+  segment.sent = network_.now();
   segment.acked = received_;
   segment.edge = window_edge();
   segment.fin_received = fin_received;
@@ -322,9 +323,9 @@ void Endpoint::deliver_front() {
   } else {
     const auto to = peer.lock();
     const std::size_t there = remote_host;
-    network_.trace(there, name_of(segment.kind), remote.port,
-                   static_cast<std::int64_t>(segment.bytes.size()),
-                   std::as_bytes(std::span(segment.bytes)));
+    network_.trace_segment(there, name_of(segment.kind), remote.port,
+                           static_cast<std::int64_t>(segment.bytes.size()),
+                           std::as_bytes(std::span(segment.bytes)), kernel.host(), segment.sent);
     if (to != nullptr && !to->gone) {
       to->receive(segment);
     } else if (segment.kind == SegmentKind::data || segment.kind == SegmentKind::fin ||
@@ -342,7 +343,8 @@ void Endpoint::deliver_front() {
 void Endpoint::answer_syn(const Segment& segment) {
   Kernel& there = network_.kernel(remote_host);
   const auto self = shared_from_this();
-  network_.trace(there.host(), "syn", remote.port, local.port);
+  network_.trace_segment(there.host(), name_of(segment.kind), remote.port, local.port, {},
+                         kernel.host(), segment.sent);
   const bool lost = network_.hit(Fault::connection_lost, there.host());
   const bool refused = network_.hit(Fault::connection_refused, there.host());
   if (lost) {

@@ -31,6 +31,7 @@ struct Segment {
   std::uint64_t acked = 0;    // bytes that the sender of this has received
   std::uint64_t edge = 0;     // up to where it may be sent to
   bool fin_received = false;  // the FIN is acknowledged as well
+  TimePoint sent{};
   TimePoint arrival{};
 };
 

@@ -143,7 +143,7 @@ void Host::Impl::end_process(bool with_machine) {
     loops.erase(loops.begin());
     destroy(std::move(own));
   }
-  tasks.clear();
+  while (!tasks.empty()) end_task(tasks.begin()->first);
   if (process->open_count() > 0) {
     world.fail("host " + name + " left descriptors open: " + process->describe_open());
   }
@@ -151,11 +151,22 @@ void Host::Impl::end_process(bool with_machine) {
   world.active = before;
 }
 
+/// The first of those that have ended are remembered, or all of them for a trace.
+void Host::Impl::end_task(std::uint64_t number) noexcept {
+  constexpr std::size_t kMostRemembered = 1000;
+  const auto found = tasks.find(number);
+  if (found == tasks.end()) return;
+  if (world.ended_tasks.size() < kMostRemembered || !world.trace_path.empty()) {
+    world.ended_tasks.push_back({index, std::move(found->second), world.network.now()});
+  }
+  tasks.erase(found);
+}
+
 Task<> Host::Impl::watch(Impl& host, std::uint64_t number, Task<> task) {
   struct Ended {
     Impl& host;
     std::uint64_t number;
-    ~Ended() { host.tasks.erase(number); }
+    ~Ended() { host.end_task(number); }
   };
   const Ended ended{host, number};
   try {
@@ -163,7 +174,7 @@ Task<> Host::Impl::watch(Impl& host, std::uint64_t number, Task<> task) {
   } catch (const Failure& failure) {  // of `World::check`: it has its report
     if (!host.world.failure) host.world.failure = failure.what();
   } catch (...) {
-    host.world.fail("task \"" + host.tasks[number] + "\" of host " + host.name + ": " +
+    host.world.fail("task \"" + host.tasks[number].name + "\" of host " + host.name + ": " +
                     describe(std::current_exception()));
   }
 }
@@ -175,7 +186,7 @@ void Host::start(Task<> task, std::string name) {
   if (!impl_->running) throw std::logic_error("weir: host " + impl_->name + " does not run");
   const std::uint64_t number = impl_->next_task++;
   impl_->starting = name;
-  impl_->tasks[number] = std::move(name);
+  impl_->tasks[number] = {std::move(name), impl_->world.network.now()};
   loop().spawn(Impl::watch(*impl_, number, std::move(task)));
 }
 

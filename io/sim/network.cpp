@@ -217,8 +217,8 @@ void Network::mix(std::uint64_t value) noexcept {
   hash_ ^= hash_ >> 29;
 }
 
-void Network::trace(std::size_t host, const char* what, int fd, std::int64_t value,
-                    std::span<const std::byte> bytes) {
+void Network::mix_event(std::size_t host, const char* what, int fd, std::int64_t value,
+                        std::span<const std::byte> bytes) {
   mix(static_cast<std::uint64_t>(now_.time_since_epoch().count()));
   mix(host);
   for (const char* c = what; *c != '\0'; ++c) mix(static_cast<unsigned char>(*c));
@@ -232,14 +232,42 @@ void Network::trace(std::size_t host, const char* what, int fd, std::int64_t val
   }
   for (const std::byte byte : bytes) mix(static_cast<std::uint64_t>(byte));
   if (counts_ != nullptr) ++(*counts_)[{host, what}];
-  remember(host, {now_, what, fd, value, {}});
+}
+
+void Network::trace(std::size_t host, const char* what, int fd, std::int64_t value) {
+  mix_event(host, what, fd, value, {});
+  remember(host, {.at = now_, .what = what, .fd = fd, .value = value, .loop = loop_});
+}
+
+void Network::trace_segment(std::size_t host, const char* what, int port, std::int64_t value,
+                            std::span<const std::byte> bytes, std::size_t from, TimePoint sent) {
+  mix_event(host, what, port, value, bytes);
+  remember(host, {.at = now_,
+                  .what = what,
+                  .fd = port,
+                  .value = value,
+                  .from = static_cast<std::uint32_t>(from),
+                  .sent = sent});
 }
 
 void Network::note(std::size_t host, const char* what, std::string text) {
-  remember(host, {now_, what, -1, 0, std::move(text)});
+  remember(host, {.at = now_, .what = what, .text = std::move(text), .loop = loop_});
+}
+
+const Log& Network::keep_log() {
+  if (log_ != nullptr) return *log_;
+  log_ = std::make_unique<Log>();
+  for (std::size_t host = 0; host < histories_.size(); ++host) {
+    for (const Record& record : histories_[host]) log_->emplace_back(host, record);
+  }
+  std::stable_sort(log_->begin(), log_->end(),
+                   [](const auto& a, const auto& b) { return a.second.at < b.second.at; });
+  return *log_;
 }
 
 void Network::remember(std::size_t host, Record record) {
+  if (log_ != nullptr) [[unlikely]]
+    log_->emplace_back(host, record);
   if (options_.history == 0) return;
   std::deque<Record>& history = histories_[host];
   if (history.size() >= options_.history) history.pop_front();

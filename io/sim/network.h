@@ -28,12 +28,20 @@ using weir::detail::Random;
 
 /// What happens, for people and for the trace hash.
 struct Record {
+  static constexpr std::uint32_t kNobody = 0xffffffff;
+
   TimePoint at{};
   const char* what = "";
   int fd = -1;
   std::int64_t value = 0;
-  std::string text;
+  std::string text = {};
+  std::uint32_t loop = 0;        // in whose turn; 0: in none's
+  std::uint32_t from = kNobody;  // host that sent the segment
+  TimePoint sent{};              // when
 };
+
+/// What happened on which host, all of it.
+using Log = std::vector<std::pair<std::size_t, Record>>;
 
 /// How often what happened, on which host.
 using EventCounts = std::map<std::pair<std::size_t, std::string>, std::uint64_t>;
@@ -128,9 +136,15 @@ class Network {
   [[nodiscard]] const Tape* tape() const noexcept { return tape_; }
   [[nodiscard]] std::uint64_t seed_of(std::uint64_t stream) const noexcept;
 
-  void trace(std::size_t host, const char* what, int fd, std::int64_t value,
-             std::span<const std::byte> bytes = {});
+  void trace(std::size_t host, const char* what, int fd, std::int64_t value);
   void note(std::size_t host, const char* what, std::string text);
+  /// A segment that has arrived.
+  void trace_segment(std::size_t host, const char* what, int port, std::int64_t value,
+                     std::span<const std::byte> bytes, std::size_t from, TimePoint sent);
+  /// The loop whose turn it is from now on; gives the one before.
+  std::uint32_t enter_loop(std::uint32_t loop) noexcept { return std::exchange(loop_, loop); }
+  /// All that happened since this was first called, and what the histories had before.
+  const Log& keep_log();
   [[nodiscard]] std::uint64_t hash() const noexcept { return hash_; }
   [[nodiscard]] const std::deque<Record>& history(std::size_t host) const {
     return histories_[host];
@@ -156,6 +170,8 @@ class Network {
   };
   Wire& wire(std::size_t from, std::size_t to);
   void mix(std::uint64_t value) noexcept;
+  void mix_event(std::size_t host, const char* what, int fd, std::int64_t value,
+                 std::span<const std::byte> bytes);
   void remember(std::size_t host, Record record);
 
   WorldOptions options_;
@@ -182,6 +198,8 @@ class Network {
   std::map<std::pair<std::size_t, std::size_t>, std::size_t> injected_;
   std::uint64_t hash_ = 0xcbf29ce484222325;
   std::vector<std::deque<Record>> histories_;
+  std::unique_ptr<Log> log_;
+  std::uint32_t loop_ = 0;
 };
 
 }  // namespace weir::sim::detail

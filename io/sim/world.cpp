@@ -52,12 +52,14 @@ void World::Impl::turn(std::uint64_t id, TimePoint at) {
   }
   loop.busy = true;
   Host::Impl* before = std::exchange(active, &host);
+  const std::uint32_t outer = network.enter_loop(static_cast<std::uint32_t>(id));
   if (drop != nullptr && !drop->marked.empty()) {
     loop.loop.turn_once_by([this](EventLoop& own) { return resume_counting(own, *drop); });
   } else {
     loop.loop.turn_once();
   }
   active = before;
+  network.enter_loop(outer);
   loop.busy = false;
   if (std::exchange(loop.missed, false)) want_turn(*loop.engine, network.now());
 }
@@ -132,7 +134,7 @@ std::string World::Impl::report(const std::string& what) const {
     text += host.running ? host.paused ? ", paused" : "" : ", down";
     if (!host.tasks.empty()) {
       text += "\n    unfinished:";
-      for (const auto& [number, name] : host.tasks) text += " " + name;
+      for (const auto& [number, task] : host.tasks) text += " " + task.name;
     }
     if (host.running) {
       if (const std::string waiting = host.process->describe_waiting(); !waiting.empty()) {
@@ -238,6 +240,7 @@ void World::finish() {
   if (const std::int64_t left = live_frames() - impl_->frames; left > 0) {
     impl_->fail(std::to_string(left) + " coroutine frames or connections have outlived their host");
   }
+  if (!impl_->trace_path.empty()) impl_->write_trace(impl_->trace_path);
   if (impl_->failure) impl_->throw_failed();
 }
 

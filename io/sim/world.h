@@ -193,6 +193,13 @@ class World {
   [[nodiscard]] std::uint64_t seed() const noexcept;
   /// Whether `drop_everywhere` has dropped the marked task: what it was to do may be undone.
   [[nodiscard]] bool dropped() const noexcept;
+  /// Writes what happens as JSON that ui.perfetto.dev and chrome://tracing open: a process for each
+  /// host with a track for its kernel, one for each loop and one for each connection and task;
+  /// arrows for segments, marks for faults. Called before anything happens it has all of the run: the
+  /// file is written now and again when the world ends. Called later it has of what was before the
+  /// last `WorldOptions::history` events of each host only. It changes no hash. Throws
+  /// `std::system_error`, `finish` too.
+  void save_trace(const std::string& path);
   /// Equal for equal runs.
   [[nodiscard]] std::uint64_t trace_hash() const noexcept;
   /// Throws `Failure` unless the condition holds, and from the `run_…` too: a task group may catch

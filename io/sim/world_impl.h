@@ -38,6 +38,19 @@ std::optional<TapeText> tape_of_environment();
 /// What the exception says of itself.
 std::string describe(const std::exception_ptr& failure);
 
+/// A task of `Host::spawn` or `run`.
+struct RunningTask {
+  std::string name;
+  TimePoint since{};
+};
+
+/// One that has ended.
+struct EndedTask {
+  std::size_t host;
+  RunningTask task;
+  TimePoint at;
+};
+
 /// How far a run may go.
 struct Bounds {
   std::uint64_t most_steps = std::numeric_limits<std::uint64_t>::max();
@@ -80,6 +93,7 @@ struct Host::Impl final : weir::detail::Machine {
   SimulatedLoop& add_loop(const LoopOptions& options);
   void boot();
   void end_process(bool with_machine);
+  void end_task(std::uint64_t number) noexcept;
   void end_loop(EventLoop& loop) noexcept;
   void destroy(std::unique_ptr<SimulatedLoop> own) noexcept;
   [[nodiscard]] std::vector<RawAddress> addresses_of(std::string_view host) const;
@@ -97,7 +111,7 @@ struct Host::Impl final : weir::detail::Machine {
   std::unique_ptr<Process> process;
   std::vector<std::unique_ptr<SimulatedLoop>> loops;  // the main one first
   std::function<Task<>()> main;
-  std::map<std::uint64_t, std::string> tasks;  // that have not ended
+  std::map<std::uint64_t, RunningTask> tasks;  // that have not ended
   std::uint64_t next_task = 0;
   std::string starting;                    // the one that begins
   std::optional<std::size_t> descriptor_limit;
@@ -166,6 +180,7 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   [[nodiscard]] std::string tell_choices() const;
   [[nodiscard]] std::string tell(const Choice& choice) const;
   [[nodiscard]] static std::string tell(const Record& record);
+  void write_trace(const std::string& path);
   [[nodiscard]] TimePoint start() const noexcept { return TimePoint(std::chrono::hours(1)); }
 
   Network network;
@@ -183,6 +198,8 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   std::optional<std::string> failure;
   std::string cause;  // of the failure, in words
   std::vector<Invariant> invariants;
+  std::vector<EndedTask> ended_tasks;  // for a trace
+  std::string trace_path;              // where that goes at the end; empty: nowhere
   DropPlan* drop = nullptr;
   std::unique_ptr<Tape> tape;  // of the environment
   Bounds bounds;
