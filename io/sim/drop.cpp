@@ -35,8 +35,8 @@ Marked* DropPlan::owner_of(const weir::detail::Scope* scope) const noexcept {
 bool DropPlan::pass(Marked& task, const char* when) {
   if (dropped || passed++ != moment) return false;
   dropped = true;
-  where = "task \"" + task.name + "\" was dropped at its suspension " +
-          std::to_string(suspension) + ", " + when;
+  where = "task \"" + task.name + "\" was dropped at its suspension " + std::to_string(suspension) +
+          ", " + when;
   World::Impl& world = *World::Impl::current;
   const auto& history = world.network.history(task.host);
   if (!history.empty()) where += ", behind \"" + world.tell(history.back()) + '"';

@@ -62,13 +62,13 @@ inline Exploration explore(std::uint64_t seeds, const std::function<void(World&)
 /// Tests that a task is safe to cancel: runs the scenario for each suspension of the task that it
 /// marks with `Host::spawn_dropped`, and drops the task there, once as it suspends and once when
 /// what it waits for has come and has not been looked at. The world goes on, as if the task had
-/// ended; `World::dropped` tells the scenario. A last run, in which the task outlives all that, must
-/// pass as well.
+/// ended; `World::dropped` tells the scenario. A last run, in which the task outlives all that,
+/// must pass as well.
 ///
 /// What must still hold is checked by the scenario, and by the world as ever: operations,
 /// descriptors, leases, frames. A failure says at which suspension the drop did harm. It stops
-/// after three of them, and gives up after 5000 suspensions. WEIR_SIM_DROP=number in the environment
-/// repeats one of its runs.
+/// after three of them, and gives up after 5000 suspensions. WEIR_SIM_DROP=number in the
+/// environment repeats one of its runs.
 Exploration drop_everywhere(const WorldOptions& options,
                             const std::function<void(World&)>& scenario);
 

@@ -18,8 +18,8 @@ void reached(std::string_view name);
 
 /// True with this probability (0 to 1), by the seed of the world whose task, or function of
 /// `World::at`, calls it; false wherever no world runs. For what a program may do but rarely does:
-/// a small buffer, an early timeout, a cache that is empty (FoundationDB calls it BUGGIFY). A hit is
-/// in the world's history and trace, and shrinking takes it away if it may.
+/// a small buffer, an early timeout, a cache that is empty (FoundationDB calls it BUGGIFY). A hit
+/// is in the world's history and trace, and shrinking takes it away if it may.
 [[nodiscard]] bool buggify(double probability);
 
 }  // namespace weir::sim

@@ -18,7 +18,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-
 /// Numbers differ from run to run, and it is the same failure.
 std::string without_digits(const std::string& text) {
   std::string kept;
@@ -34,7 +33,7 @@ std::string path_of_tape(std::string_view name, std::uint64_t seed) {
   const std::filesystem::path base = std::filesystem::temp_directory_path(error);
   if (error) return {};
   const std::filesystem::path directory = base / ("weir-sim-" + std::to_string(::getuid()));
-  struct stat is {};
+  struct stat is{};
   if (::mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) return {};
   if (::lstat(directory.c_str(), &is) != 0 || !S_ISDIR(is.st_mode) || is.st_uid != ::getuid() ||
       (is.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
@@ -129,8 +128,7 @@ void Shrinker::show() const {
   if (::isatty(STDERR_FILENO) != 1) return;
   const std::string line = "\r" + std::string(options_.name) + ": shrinking seed " +
                            std::to_string(seed_) + ": " + std::to_string(left_.size()) +
-                           " choices of chance left after " + std::to_string(runs_) +
-                           " runs      ";
+                           " choices of chance left after " + std::to_string(runs_) + " runs      ";
   std::fputs(line.c_str(), stderr);
 }
 
@@ -168,8 +166,9 @@ std::string Shrinker::shrink(std::uint64_t seed, const RunResult& failed) {
   if (again.given_up || recorded.is_full()) {
     text += "\n  it is too long to be shrunk";
   } else if (again.cause != failed.cause) {
-    text += "\n  the same seed did not fail again so: the scenario or its tasks depend on something "
-            "else than the seed";
+    text +=
+        "\n  the same seed did not fail again so: the scenario or its tasks depend on something "
+        "else than the seed";
   } else {
     left_ = recorded.made();
     numbers_ = recorded.numbers();

@@ -144,9 +144,8 @@ std::uint64_t Tape::choose(ChoiceKind kind, std::size_t from, std::size_t to, st
 }
 
 bool Tape::choose_fault(Fault fault, std::size_t host, bool drawn, bool ordered, TimePoint at) {
-  Choice choice{.kind = static_cast<ChoiceKind>(fault),
-                .from = static_cast<std::uint16_t>(host),
-                .at = at};
+  Choice choice{
+      .kind = static_cast<ChoiceKind>(fault), .from = static_cast<std::uint16_t>(host), .at = at};
   Stream& own = stream(choice);
   choice.ordinal = own.next++;
   const bool hits = replays_ ? find(own, choice) : drawn;

@@ -27,14 +27,15 @@ enum class ChoiceKind : std::uint8_t {
 /// One decision of chance that is not the usual one: no fault, no delay, in order, 0.
 struct Choice {
   ChoiceKind kind{};
-  std::uint16_t from = 0;  // host
-  std::uint16_t to = 0;    // the other one, or a fault
+  std::uint16_t from = 0;     // host
+  std::uint16_t to = 0;       // the other one, or a fault
   std::uint32_t ordinal = 0;  // among those of the same kind and hosts
   std::uint64_t value = 0;
   TimePoint at{};  // when it was made: for people
 
   [[nodiscard]] std::uint64_t key() const noexcept {
-    return (std::uint64_t{static_cast<std::uint8_t>(kind)} << 32) | (std::uint64_t{from} << 16) | to;
+    return (std::uint64_t{static_cast<std::uint8_t>(kind)} << 32) | (std::uint64_t{from} << 16) |
+           to;
   }
   /// What goes wrong in the network or the system; else a number of no meaning by itself.
   [[nodiscard]] bool is_fault() const noexcept {
@@ -56,8 +57,8 @@ struct TapeText {
 };
 
 /// All that chance decides goes through here, where a world has one: it is recorded, or, in a
-/// replay, taken from what was recorded. What is asked for with the same kind and hosts is numbered,
-/// so that a choice that is taken away moves few of the others.
+/// replay, taken from what was recorded. What is asked for with the same kind and hosts is
+/// numbered, so that a choice that is taken away moves few of the others.
 class Tape {
  public:
   /// Records.

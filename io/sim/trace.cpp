@@ -33,8 +33,8 @@ std::string quoted(std::string_view text) {
 
 /// Of what goes wrong, by chance or by order.
 bool is_fault(std::string_view what) {
-  static const std::set<std::string_view> others = {"buggify", "cut off",  "crash", "pause",
-                                                    "dropped", "connection broken"};
+  static const std::set<std::string_view> others = {"buggify", "cut off", "crash",
+                                                    "pause",   "dropped", "connection broken"};
   if (others.find(what) != others.end()) return true;
   for (std::size_t i = 0; i < kFaults; ++i) {
     if (what == name_of(static_cast<Fault>(i))) return true;
@@ -63,9 +63,9 @@ class TraceWriter {
   }
   /// Arrows go between slices, so each end has one of a nanosecond.
   void segment(std::size_t host, const Record& record) {
-    const std::string name = quoted(std::string(record.what) + " to port " +
-                                    std::to_string(record.fd) + ", " +
-                                    std::to_string(record.value));
+    const std::string name =
+        quoted(std::string(record.what) + " to port " + std::to_string(record.fd) + ", " +
+               std::to_string(record.value));
     const std::string id = R"(,"id":)" + std::to_string(++arrows_);
     const std::string as = R"(,"cat":"segment","name":)" + name + ",";
     const std::string sender = as + place(record.from, kKernelTrack);
@@ -153,8 +153,7 @@ class ConnectionSpans {
   }
   void end_all(std::size_t host, TimePoint at) {
     for (auto next = open_.lower_bound({host, -1});
-         next != open_.end() && next->first.first == host;
-         next = open_.lower_bound({host, -1})) {
+         next != open_.end() && next->first.first == host; next = open_.lower_bound({host, -1})) {
       end(host, next->first.second, at);
     }
   }

@@ -133,10 +133,10 @@ class World {
 
   /// Liveness: ends all that is wrong with the network and the hosts, then runs until the condition
   /// holds, asked after each event. No fault hits any more, by chance or by order, also after this;
-  /// no segment is lost; partitions heal, paused hosts go on. A host that is down stays down. Throws
-  /// `Failure` if the limit (virtual time) passes or nothing is left to happen: with what the hosts
-  /// wait for, and what they did instead. What TCP sends again waits for up to two minutes after a
-  /// long partition: the limit should have room for that.
+  /// no segment is lost; partitions heal, paused hosts go on. A host that is down stays down.
+  /// Throws `Failure` if the limit (virtual time) passes or nothing is left to happen: with what
+  /// the hosts wait for, and what they did instead. What TCP sends again waits for up to two
+  /// minutes after a long partition: the limit should have room for that.
   void heal_and_expect(const std::function<bool()>& condition, std::chrono::nanoseconds limit);
 
   /// An invariant: the function is called after every event, in no host. False, if it gives a bool,
@@ -195,9 +195,9 @@ class World {
   [[nodiscard]] bool dropped() const noexcept;
   /// Writes what happens as JSON that ui.perfetto.dev and chrome://tracing open: a process for each
   /// host with a track for its kernel, one for each loop and one for each connection and task;
-  /// arrows for segments, marks for faults. Called before anything happens it has all of the run: the
-  /// file is written now and again when the world ends. Called later it has of what was before the
-  /// last `WorldOptions::history` events of each host only. It changes no hash. Throws
+  /// arrows for segments, marks for faults. Called before anything happens it has all of the run:
+  /// the file is written now and again when the world ends. Called later it has of what was before
+  /// the last `WorldOptions::history` events of each host only. It changes no hash. Throws
   /// `std::system_error`, `finish` too.
   void save_trace(const std::string& path);
   /// Equal for equal runs.

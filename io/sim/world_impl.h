@@ -113,7 +113,7 @@ struct Host::Impl final : weir::detail::Machine {
   std::function<Task<>()> main;
   std::map<std::uint64_t, RunningTask> tasks;  // that have not ended
   std::uint64_t next_task = 0;
-  std::string starting;                    // the one that begins
+  std::string starting;  // the one that begins
   std::optional<std::size_t> descriptor_limit;
   bool running = false;
   bool paused = false;

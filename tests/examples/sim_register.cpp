@@ -27,5 +27,10 @@ TEST_CASE("the planted bug of the register is found within 1,000 seeds") {
   CHECK(text.find("1 failed") != std::string::npos);
   CHECK(text.find("a reader got") != std::string::npos);
   CHECK(text.find("WEIR_SIM_SEED=") != std::string::npos);
+  const std::string left = " faults are left:";
+  const auto at = text.find(left);
+  REQUIRE(at != std::string::npos);
+  const auto number = text.rfind(' ', at - 1) + 1;
+  CHECK(at - number == 1);  // below ten
 }
 #endif

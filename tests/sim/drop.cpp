@@ -89,16 +89,15 @@ auto scenario_of(Transfer transfer) {
 }  // namespace
 
 TEST_CASE("drop_everywhere drops a task at each suspension, and passes one that is safe") {
-  const sim::Exploration found = sim::drop_everywhere(
-      {.seed = 1}, dropping::scenario_of(dropping::transfer_safely));
+  const sim::Exploration found =
+      sim::drop_everywhere({.seed = 1}, dropping::scenario_of(dropping::transfer_safely));
   CHECK_MESSAGE(found.failures.empty(), found.text());
   // Resolving, connecting, reading, sleeping, each twice, and once to the end.
   CHECK(found.runs >= 7);
 }
 
 TEST_CASE("drop_everywhere says at which suspension a drop does harm, and repeats it") {
-  const auto scenario =
-      dropping::scenario_of(dropping::transfer_carelessly);
+  const auto scenario = dropping::scenario_of(dropping::transfer_carelessly);
   const sim::Exploration found = sim::drop_everywhere({.seed = 1}, scenario);
   REQUIRE(found.failures.size() == 3);  // and no more after that
   const std::string& text = found.failures.back().text;

@@ -8,6 +8,7 @@
 #include <cctype>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -95,7 +96,7 @@ std::size_t count(std::string_view text, std::string_view part) {
 class File {
  public:
   File() {
-    std::string name = "/tmp/weir-trace-XXXXXX";
+    std::string name = std::filesystem::temp_directory_path() / "weir-trace-XXXXXX";
     const int fd = ::mkstemp(name.data());
     REQUIRE(fd >= 0);
     ::close(fd);
