@@ -89,20 +89,19 @@ using namespace detail;
 std::string tell_missing(const ExploreOptions& options, const Exploration& result,
                          const Coverage& coverage) {
   std::string text;
-  const std::string in_none =
-      " in none of " + std::to_string(result.runs) + " worlds of " + std::string(options.name);
+  const auto add = [&](const char* what, const std::string& name, const char* did) {
+    text.append("\n  ").append(what).append("\"").append(name).append("\" ").append(did);
+    text.append(" in none of ").append(std::to_string(result.runs)).append(" worlds of ");
+    text.append(options.name);
+  };
   for (const auto& [name, held] : coverage.conditions) {
-    if (!held) text += "\n  sometimes \"" + name + "\" was true" + in_none;
+    if (!held) add("sometimes ", name, "was true");
   }
   for (const std::string& name : options.expect) {
-    if (coverage.reached.find(name) == coverage.reached.end()) {
-      text += "\n  \"" + name + "\" was reached" + in_none;
-    }
+    if (coverage.reached.find(name) == coverage.reached.end()) add("", name, "was reached");
   }
   if (options.faults_must_hit) {
-    for (const Fault fault : result.never_hit) {
-      text += std::string("\n  the fault \"") + name_of(fault) + "\" has hit" + in_none;
-    }
+    for (const Fault fault : result.never_hit) add("the fault ", name_of(fault), "has hit");
   }
   return text.empty() ? text : "weir: an exploration saw too little:" + text;
 }

@@ -257,11 +257,13 @@ void Network::note(std::size_t host, const char* what, std::string text) {
 const Log& Network::keep_log() {
   if (log_ != nullptr) return *log_;
   log_ = std::make_unique<Log>();
+  std::multimap<TimePoint, std::pair<std::size_t, Record>> in_order;
   for (std::size_t host = 0; host < histories_.size(); ++host) {
-    for (const Record& record : histories_[host]) log_->emplace_back(host, record);
+    for (const Record& record : histories_[host])
+      in_order.emplace(record.at, std::pair(host, record));
   }
-  std::stable_sort(log_->begin(), log_->end(),
-                   [](const auto& a, const auto& b) { return a.second.at < b.second.at; });
+  log_->reserve(in_order.size());
+  for (auto& [at, record] : in_order) log_->push_back(std::move(record));
   return *log_;
 }
 

@@ -240,7 +240,7 @@ std::string World::Impl::tell(const Choice& choice) const {
       return "buggify at " + from;
   }
   const auto fault = static_cast<Fault>(choice.kind);
-  const std::string text = std::string(name_of(fault)) + " at " + from;
+  std::string text = std::string(name_of(fault)) + " at " + from;
   if (fault == Fault::short_receive || fault == Fault::short_send) {
     return text + ", of " + std::to_string(choice.value + 1) + " bytes";
   }

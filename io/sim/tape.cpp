@@ -102,7 +102,7 @@ TapeText TapeText::read(const std::string& path) {
 
 Tape::Tape(const TapeText& text)
     : replays_(true), most_numbers_(text.numbers), wanted_(text.choices) {
-  std::stable_sort(wanted_.begin(), wanted_.end(), [](const Choice& a, const Choice& b) {
+  std::sort(wanted_.begin(), wanted_.end(), [](const Choice& a, const Choice& b) {
     return a.key() != b.key() ? a.key() < b.key() : a.ordinal < b.ordinal;
   });
   for (std::size_t i = 0; i < wanted_.size(); ++i) {

@@ -84,8 +84,6 @@ class TraceWriter {
   }
 
   void write(const std::string& path) {
-    std::stable_sort(events_.begin(), events_.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
     errno = 0;
     std::ofstream file(path, std::ios::trunc);
     file << R"({"displayTimeUnit":"ns","traceEvents":[)";
@@ -110,13 +108,13 @@ class TraceWriter {
     const long long nanoseconds = std::max<long long>((at - start_).count(), 0);
     std::snprintf(microseconds, sizeof microseconds, R"("ts":%lld.%03lld,)", nanoseconds / 1000,
                   nanoseconds % 1000);
-    events_.emplace_back(at, microseconds + text);
+    events_.emplace(at, microseconds + text);
   }
 
   TimePoint start_;
   std::uint64_t arrows_ = 0;
   std::uint64_t spans_ = 0;
-  std::vector<std::pair<TimePoint, std::string>> events_;
+  std::multimap<TimePoint, std::string> events_;  // those of the same time as they came
 };
 
 /// From connect or accept to close, or as long as their process.
