@@ -79,7 +79,7 @@ bool Shrinker::try_without(std::size_t first, std::size_t count) {
   return fails(wanted);
 }
 
-/// Whole kinds at once: most of them have nothing to do with the failure.
+/// All, then whole kinds at once: most of them have nothing to do with the failure.
 void Shrinker::drop_kinds() {
   if (left_.empty() || fails({})) return;
   const auto without = [&](auto unwanted) {
@@ -172,8 +172,8 @@ std::string Shrinker::shrink(std::uint64_t seed, const RunResult& failed) {
   } else {
     left_ = recorded.made();
     numbers_ = recorded.numbers();
-    if (fails(left_)) {
-      drop_kinds();
+    drop_kinds();
+    if (runs_ > 0 && (left_.size() < recorded.made().size() || fails(left_))) {
       drop_pieces();
       make_smaller();
       drop_pieces();

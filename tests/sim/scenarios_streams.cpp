@@ -184,7 +184,7 @@ Task<> hand_out(TcpConnection to, Workers& workers, std::uint64_t seed) {
     const std::uint64_t own = seed + static_cast<std::uint64_t>(number);
     worker.loop().spawn(send_lines(to.sender(), number++, own));
   }
-  (void)co_await to.read();  // until the client has enough
+  while (Chunk chunk = co_await to.read()) continue;  // until the client has enough
 }
 
 Task<> serve_from_several_loops(std::uint64_t seed) {
@@ -278,7 +278,8 @@ Task<> visit_somehow(Present& present, std::size_t index, std::uint64_t seed) {
         co_return answer.view() == "one thing";
       }
       if (way == 1) {
-        for (;;) co_await connection.send(std::string(5000, 'x'));  // and reads nothing
+        const std::string flood(5000, 'x');
+        for (;;) co_await connection.send(std::string_view(flood));  // and reads nothing
       }
       co_await sleep(way == 2 ? 10min : 1ms);
       co_return false;
