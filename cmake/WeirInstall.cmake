@@ -26,7 +26,8 @@ if(TARGET weir::tls)
     DESTINATION "${weir_cmake_dir}")
 endif()
 
-install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint" DESTINATION "${CMAKE_INSTALL_BINDIR}")
+install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint"
+                 "${PROJECT_SOURCE_DIR}/viewer/weir-sim-view" DESTINATION "${CMAKE_INSTALL_BINDIR}")
 
 configure_package_config_file(
   "${PROJECT_SOURCE_DIR}/cmake/weirConfig.cmake.in" "${PROJECT_BINARY_DIR}/weirConfig.cmake"
