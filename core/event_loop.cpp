@@ -282,13 +282,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
   return detail::after(now_, delay);
 }
 
-void EventLoop::turn(const bool* done) {
-  begin_turn();
-  metrics_.resumed += Scheduler::run_ready(kReadyBatch);
-  end_turn(done);
-}
-
-void EventLoop::begin_turn() {
+[[gnu::always_inline]] inline void EventLoop::begin_turn() {
   mailbox_->wake_up();
   ++metrics_.turns;
   const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
@@ -299,7 +293,7 @@ void EventLoop::begin_turn() {
   }
 }
 
-void EventLoop::end_turn(const bool* done) {
+[[gnu::always_inline]] inline void EventLoop::end_turn(const bool* done) {
   if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
   while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
@@ -308,6 +302,20 @@ void EventLoop::end_turn(const bool* done) {
     engine_->wait(timers_.next());
   }
   now_known_ = false;
+}
+
+void EventLoop::turn(const bool* done) {
+  begin_turn();
+  metrics_.resumed += Scheduler::run_ready(kReadyBatch);
+  end_turn(done);
+}
+
+void EventLoop::turn_once_by(Resume resume, void* context) {
+  const Entered entered(*this);
+  (void)mailbox_->take_stop_request();
+  begin_turn();
+  metrics_.resumed += resume(*this, context);
+  end_turn(nullptr);
 }
 
 /// Asked after the last step of a turn, in which whatever it waits for may have left.

@@ -230,16 +230,10 @@ class EventLoop final : public detail::Scheduler {
     (void)mailbox_->take_stop_request();  // there is no `run` to end
     turn();
   }
-  /// The same, with `resume(loop)` in the place of what resumes those that are ready: it gives how
-  /// many it has resumed.
-  template <class Resume>
-  void turn_once_by(const Resume& resume) {
-    const Entered entered(*this);
-    (void)mailbox_->take_stop_request();
-    begin_turn();
-    metrics_.resumed += resume(*this);
-    end_turn(nullptr);
-  }
+  /// The same, with this in the place of what resumes those that are ready: it gives how many it
+  /// has resumed.
+  using Resume = std::size_t (*)(EventLoop& loop, void* context);
+  void turn_once_by(Resume resume, void* context);
 
   [[nodiscard]] detail::IoEngine& engine() noexcept { return *engine_; }
   [[nodiscard]] detail::Machine& machine() noexcept { return machine_; }

@@ -45,7 +45,8 @@ bool DropPlan::pass(Marked& task, const char* when) {
   return true;
 }
 
-std::size_t resume_counting(EventLoop& loop, DropPlan& plan) {
+std::size_t resume_counting(EventLoop& loop, void* drop_plan) {
+  DropPlan& plan = *static_cast<DropPlan*>(drop_plan);
   std::size_t count = 0;
   const auto suspended = [&plan](Marked& task) {
     ++plan.suspension;

@@ -39,6 +39,6 @@ struct DropPlan {
 };
 
 /// In the place of what resumes those that are ready in a turn of the loop: gives how many it has.
-std::size_t resume_counting(weir::EventLoop& loop, DropPlan& plan);
+std::size_t resume_counting(weir::EventLoop& loop, void* drop_plan);
 
 }  // namespace weir::sim::detail

@@ -168,9 +168,8 @@ TimePoint Network::arrival(std::size_t from, std::size_t to, std::size_t bytes) 
   }
   std::uint64_t losses = 0;
   while (losses_.chance(way.link.loss) && losses < kMostLosses) ++losses;
-  losses = choose(ChoiceKind::loss, from, to, losses, 0);
-  Duration retry = kFirstRetry;
-  for (std::uint64_t i = 0; i < std::min(losses, kMostLosses); ++i, retry *= 2) delay += retry;
+  losses = std::min(choose(ChoiceKind::loss, from, to, losses, 0), kMostLosses);
+  delay += kFirstRetry * ((1 << losses) - 1);  // each pause is twice the one before
   return after(leaves, delay);
 }
 
@@ -178,7 +177,6 @@ bool Network::hit(Fault fault, std::size_t host) {
   const double probability = options_.faults.probability(fault);
   bool hits = faults_.chance(probability);
   bool is_ordered = false;
-  if (faults_stopped_) return false;
   if (!injected_.empty()) {
     const auto ordered = injected_.find({host, static_cast<std::size_t>(fault)});
     if (ordered != injected_.end()) {
@@ -186,7 +184,8 @@ bool Network::hit(Fault fault, std::size_t host) {
       if (--ordered->second == 0) injected_.erase(ordered);
     }
   }
-  if (tape_ != nullptr) hits = tape_->choose_fault(fault, host, hits, is_ordered, now_);
+  if (tape_ != nullptr && !faults_stopped_) [[unlikely]]
+    hits = tape_->choose_fault(fault, host, hits, is_ordered, now_);
   if (hits) {
     ++hits_[static_cast<std::size_t>(fault)];
     trace(host, name_of(fault), -1, 0);
@@ -195,7 +194,7 @@ bool Network::hit(Fault fault, std::size_t host) {
 }
 
 void Network::inject(Fault fault, std::size_t host, std::size_t times) {
-  if (times > 0) injected_[{host, static_cast<std::size_t>(fault)}] += times;
+  if (times > 0 && !faults_stopped_) injected_[{host, static_cast<std::size_t>(fault)}] += times;
 }
 
 bool Network::buggify(double probability, std::size_t host) {
@@ -208,6 +207,7 @@ bool Network::buggify(double probability, std::size_t host) {
 void Network::stop_faults() {
   faults_stopped_ = true;
   injected_.clear();
+  options_.faults = Faults::none();
   default_link_.loss = 0;
   for (auto& [hosts, wire] : wires_) wire.link.loss = 0;
 }
@@ -267,7 +267,7 @@ const Log& Network::keep_log() {
   return *log_;
 }
 
-void Network::remember(std::size_t host, Record record) {
+void Network::remember(std::size_t host, Record&& record) {
   if (log_ != nullptr) [[unlikely]]
     log_->emplace_back(host, record);
   if (options_.history == 0) return;

@@ -172,7 +172,7 @@ class Network {
   void mix(std::uint64_t value) noexcept;
   void mix_event(std::size_t host, const char* what, int fd, std::int64_t value,
                  std::span<const std::byte> bytes);
-  void remember(std::size_t host, Record record);
+  void remember(std::size_t host, Record&& record);
 
   WorldOptions options_;
   TimePoint now_;

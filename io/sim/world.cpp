@@ -54,7 +54,7 @@ void World::Impl::turn(std::uint64_t id, TimePoint at) {
   Host::Impl* before = std::exchange(active, &host);
   const std::uint32_t outer = network.enter_loop(static_cast<std::uint32_t>(id));
   if (drop != nullptr && !drop->marked.empty()) {
-    loop.loop.turn_once_by([this](EventLoop& own) { return resume_counting(own, *drop); });
+    loop.loop.turn_once_by(resume_counting, drop);
   } else {
     loop.loop.turn_once();
   }
