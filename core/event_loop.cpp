@@ -73,7 +73,8 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
       engine_(std::move(engine)),
       mailbox_(std::make_shared<detail::Mailbox>(*engine_)),
       now_(machine_.now()),
-      timers_(now_) {
+      timers_(now_),
+      watch_(options.stall, name_) {
   options_.name = name_;
   tasks_.emplace(*this);
 }
@@ -129,6 +130,9 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   run_.emplace(loop);
   try {
     loop.engine_->attach();
+    loop.machine_.begin_run(loop.watch_, loop.options_.cpu);
+    begun_ = true;
+    loop.watch_.begin(loop.metrics_.turns + 1);  // what runs before the first turn counts as its
   } catch (...) {
     end();
     throw;
@@ -136,6 +140,8 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
 }
 
 void EventLoop::Running::end() {
+  loop_.watch_.end();
+  if (begun_) loop_.machine_.end_run(loop_.watch_);
   for (;;) {
     loop_.answer_calls();
     const std::lock_guard lock(loop_.calls_mutex_);
@@ -232,6 +238,7 @@ int EventLoop::poll_fd() {
                                   std::string(engine_->name()));
     }
     hosted_ = std::make_unique<Hosted>(*this, fd);
+    watch_.end();  // until the host calls
   }
   return hosted_->fd;
 }
@@ -284,7 +291,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 
 [[gnu::always_inline]] inline void EventLoop::begin_turn() {
   mailbox_->wake_up();
-  ++metrics_.turns;
+  watch_.begin(++metrics_.turns);
   const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
   metrics_.posted += mailbox_->run(*this);
   if (knocked) {
@@ -296,6 +303,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 [[gnu::always_inline]] inline void EventLoop::end_turn(const bool* done) {
   if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
   while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
+  watch_.end();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
     engine_->wait(TimePoint::min());
   } else {
@@ -327,6 +335,7 @@ bool EventLoop::is_over(const bool* done) noexcept {
 Metrics EventLoop::metrics() const noexcept {
   Metrics metrics = metrics_;
   engine_->add_metrics(metrics);
+  metrics.stalls = watch_.stalls();
   return metrics;
 }
 

@@ -6,6 +6,7 @@
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
 #include <weir/core/timer_wheel.h>
+#include <weir/core/turn_watch.h>
 #include <weir/coro/locals.h>
 #include <weir/coro/owner.h>
 #include <weir/coro/scheduler.h>
@@ -269,6 +270,7 @@ class EventLoop final : public detail::Scheduler {
     EventLoop& loop_;
     std::optional<Entered> entered_;
     std::optional<detail::Run> run_;
+    bool begun_ = false;  // as the machine knows
   };
 
   /// Has a loop that does not run for this thread alone, which may visit it again meanwhile.
@@ -374,6 +376,7 @@ class EventLoop final : public detail::Scheduler {
   detail::List<detail::LoopResource> resources_;
   detail::LoopResource* signals_ = nullptr;  // one of them
   Metrics metrics_;
+  detail::TurnWatch watch_;
   std::uint64_t uncounted_ = 0;
   std::optional<TaskGroup> tasks_;
 };

@@ -34,6 +34,7 @@ void EventLoopThreadPool::start(std::size_t threads) {
       LoopOptions options = options_;
       const std::string name = name_.empty() ? std::string() : name_ + "-" + std::to_string(i);
       options.name = name;
+      if (options.cpu >= 0) options.cpu += static_cast<int>(i);
       threads_.push_back(std::make_unique<EventLoopThread>(options));
       loops_.push_back(&threads_.back()->loop());
     }

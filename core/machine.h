@@ -21,6 +21,7 @@ struct LoopOptions;
 namespace weir::detail {
 
 class IoEngine;
+class TurnWatch;
 class Work;
 class WorkQueue;
 
@@ -119,6 +120,12 @@ class Machine {
   /// True once the successor serves; false, and logged, if it does not come to that. Dropped, it is
   /// ended. Throws `std::logic_error` where there are no programs.
   virtual Task<bool> start_successor(SuccessorCommand command) = 0;
+
+  /// The calling thread runs a loop from now on: on that processor if it is not -1, with its turns
+  /// looked at. Throws `std::system_error` that names the option if it may not run there.
+  virtual void begin_run(TurnWatch& /*turns*/, int /*cpu*/) {}
+  /// It does not any more, on the same thread.
+  virtual void end_run(TurnWatch& /*turns*/) noexcept {}
 
  protected:
   Machine() = default;

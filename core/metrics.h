@@ -19,6 +19,7 @@ struct Metrics {
   std::uint64_t overflows = 0;       // times that the completion queue was found overflown
   std::uint64_t buffers = 0;         // receive buffers that exist now
   std::uint64_t buffers_leased = 0;  // of these, out with connections and users now
+  std::uint64_t stalls = 0;          // turns that lasted longer than `LoopOptions::stall`
 };
 
 }  // namespace weir

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <string_view>
 
@@ -27,6 +28,16 @@ struct LoopOptions {
 
   /// For messages, and the thread's name. Copied by the loop.
   std::string_view name = {};
+
+  /// A turn that lasts longer is a stall: something blocks the loop, or computes. Each is counted
+  /// (`Metrics::stalls`) and, a few in a second, logged while it lasts, by a thread that is there
+  /// as long as any loop of the process runs that wants it. 0: nobody looks. Not in the simulation.
+  std::chrono::milliseconds stall = std::chrono::milliseconds(100);
+
+  /// The processor on which the loop runs, from 0 on (sched_setaffinity(2)); -1: any. Of a pool the
+  /// first loop's, the next ones have those behind it. It holds for the thread that runs the loop,
+  /// while it does. Nothing in the simulation.
+  int cpu = -1;
 };
 
 }  // namespace weir

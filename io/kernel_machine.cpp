@@ -7,6 +7,7 @@
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/kernel_thread.h>
 #include <weir/io/random.h>
+#include <weir/io/turn_watcher.h>
 
 #include <sys/random.h>
 
@@ -55,6 +56,15 @@ void KernelMachine::start_work(WorkQueue& queue, std::shared_ptr<Work> work) {
 
 Task<bool> KernelMachine::start_successor(SuccessorCommand command) {
   return detail::start_successor(std::move(command));
+}
+
+void KernelMachine::begin_run(TurnWatch& turns, int cpu) {
+  if (cpu >= 0) bind_thread(cpu);
+  if (turns.limit.count() > 0) TurnWatcher::instance().add(turns);
+}
+
+void KernelMachine::end_run(TurnWatch& turns) noexcept {
+  if (turns.limit.count() > 0) TurnWatcher::instance().remove(turns);
 }
 
 Machine& process_machine() noexcept {

@@ -31,6 +31,8 @@ class KernelMachine final : public Machine {
   Task<std::vector<RawAddress>> look_up(NameQuery query) override;
   void start_work(WorkQueue& queue, std::shared_ptr<Work> work) override;
   Task<bool> start_successor(SuccessorCommand command) override;
+  void begin_run(TurnWatch& turns, int cpu) override;
+  void end_run(TurnWatch& turns) noexcept override;
 
  private:
   KernelSignals signals_;

@@ -1,4 +1,5 @@
 #include <weir/io/kernel_thread.h>
+#include <weir/io/turn_watcher.h>
 
 #include <pthread.h>
 
@@ -50,6 +51,7 @@ KernelThread::KernelThread(const LoopOptions& options) {
       std::optional<EventLoop> own;
       std::exception_ptr failure;
       try {
+        if (options.cpu >= 0) bind_thread(options.cpu);
         own.emplace(options);
         if (!own->name().empty()) {
           pthread_setname_np(pthread_self(), own->name().substr(0, 15).c_str());

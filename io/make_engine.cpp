@@ -38,6 +38,17 @@ void check(const LoopOptions& options) {
                                 std::to_string(options.ring_entries) +
                                 "; it must be a power of two");
   }
+  if (options.stall.count() < 0) {
+    throw std::invalid_argument("weir: LoopOptions::stall is " +
+                                std::to_string(options.stall.count()) +
+                                " ms; it must not be negative");
+  }
+  if (const long count = ::sysconf(_SC_NPROCESSORS_CONF);
+      options.cpu < -1 || options.cpu >= count) {
+    throw std::invalid_argument("weir: LoopOptions::cpu is " + std::to_string(options.cpu) +
+                                "; it must be 0 to " + std::to_string(count - 1) +
+                                ", or -1 for any");
+  }
 }
 
 struct Wish {

@@ -357,7 +357,10 @@ std::set<std::string> own_threads() {
     std::string name;
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
     const bool of_kernel = name.starts_with("iou-");          // io_uring's workers come and go
-    if (name.empty() || of_kernel || name == "weir-log" || name == "weir-blocking") continue;
+    if (name.empty() || of_kernel || name == "weir-log" || name == "weir-blocking" ||
+        name == "weir-watch") {
+      continue;
+    }
     threads.insert(task.path().filename());
   }
   return threads;

@@ -209,6 +209,8 @@ class FailingMachine final : public weir::detail::Machine {
   Task<bool> start_successor(weir::detail::SuccessorCommand command) override {
     return real_.start_successor(std::move(command));
   }
+  void begin_run(weir::detail::TurnWatch& turns, int cpu) override { real_.begin_run(turns, cpu); }
+  void end_run(weir::detail::TurnWatch& turns) noexcept override { real_.end_run(turns); }
 
  private:
   weir::detail::Machine& real_;

@@ -1,0 +1,194 @@
+// How long a loop's turns last, and on which processor.
+#include <doctest/doctest.h>
+#include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../support/captured_log.h"
+#include "../support/net_server.h"
+#include "../support/sim.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+LoopOptions watched(Engine engine, std::string_view name, std::chrono::milliseconds stall = 10ms) {
+  LoopOptions options;
+  options.engine = engine;
+  options.name = name;
+  options.stall = stall;
+  return options;
+}
+
+std::size_t watchers() {
+  std::size_t count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    if (name == "weir-watch") ++count;
+  }
+  return count;
+}
+
+/// Blocks the loop in one turn until it counts so many stalls.
+Task<> block_until(std::uint64_t stalls) {
+  EventLoop& loop = EventLoop::current();
+  CHECK(eventually([&] { return loop.metrics().stalls >= stalls; }));
+  co_return;
+}
+
+/// The watcher has looked at all loops again, more than once, when this returns.
+void stall_another(Engine engine) {
+  EventLoop loop(watched(engine, "another"));
+  loop.run_until_complete(block_until(1));
+}
+
+std::vector<int> processors_of_thread() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  ::sched_getaffinity(0, sizeof set, &set);
+  std::vector<int> all;
+  for (int i = 0; i < CPU_SETSIZE; ++i) {
+    if (CPU_ISSET(static_cast<std::size_t>(i), &set)) all.push_back(i);
+  }
+  return all;
+}
+
+Task<std::vector<int>> processors() { co_return processors_of_thread(); }
+
+std::vector<int> processors_of(EventLoop& loop) {
+  std::vector<int> all;
+  loop.call([&] { all = processors_of_thread(); });
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("a turn that lasts too long is counted and logged while it lasts, once") {
+  for_each_engine([](Engine engine) {
+    CapturedLog log;
+    EventLoop loop(watched(engine, "slow"));
+    const auto stall_twice = [&]() -> Task<> {
+      for (std::uint64_t stalls = 1; stalls <= 2; ++stalls) {
+        co_await block_until(stalls);
+        std::thread(stall_another, engine).join();
+        CHECK(loop.metrics().stalls == stalls);
+        co_await yield();
+        co_await sleep(1ms);
+      }
+    };
+    loop.run_until_complete(stall_twice());
+    CHECK(log.count("stall: the event loop \"slow\" on thread ") == 2);
+    CHECK(log.count("stall: the event loop \"another\" on thread ") == 2);
+    CHECK(log.count(" ms; ") == 4);
+    CHECK(log.errors() == 0);
+  });
+}
+
+TEST_CASE("who waits does not stall, nor is a loop looked at that does not want it") {
+  for_each_engine([](Engine engine) {
+    EventLoopThread waiting(watched(engine, "waiting"));
+    EventLoopThread unwatched(watched(engine, "unwatched", 0ms));
+    std::atomic<bool> go_on{false};
+    std::atomic<bool> blocked{false};
+    unwatched.loop().post([&] {
+      blocked = true;
+      while (!go_on) std::this_thread::yield();
+    });
+    CHECK(eventually([&] { return blocked.load(); }));
+    stall_another(engine);
+    go_on = true;
+    CHECK(waiting.loop().metrics().stalls == 0);
+    CHECK(unwatched.loop().metrics().stalls == 0);
+  });
+}
+
+TEST_CASE("the thread that looks for stalls is there while a loop runs that wants it") {
+  for_each_engine([](Engine engine) {
+    EventLoop loop(watched(engine, "watched"));
+    EventLoop other(watched(engine, "not watched", 0ms));
+    CHECK(watchers() == 0);
+    const auto count = []() -> Task<std::size_t> { co_return watchers(); };
+    CHECK(other.run_until_complete(count()) == 0);
+    const auto appears = []() -> Task<> {
+      CHECK(eventually([] { return watchers() == 1; }));  // it names itself
+      co_return;
+    };
+    for (int i = 0; i < 2; ++i) {
+      loop.run_until_complete(appears());
+      CHECK(
+          eventually([] { return watchers() == 0; }));  // of one that was joined a name may be left
+    }
+  });
+  sim::World world({.seed = 1});
+  std::size_t count = 1;
+  const auto look = [&]() -> Task<> {
+    count = watchers();
+    co_return;
+  };
+  world.add_host("10.0.0.1").spawn(look());
+  world.run_for(1s);
+  CHECK(count == 0);
+}
+
+TEST_CASE("a process that was forked while loops run elsewhere runs and watches its own") {
+  if (kThreadSanitizer) return;  // which has no threads after a fork
+  const EventLoopThread beside(watched(Engine::automatic, "beside"));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    logging::set_logger(nullptr);
+    EventLoop loop(watched(Engine::epoll, "of the child"));
+    bool seen = false;
+    const auto block = [&]() -> Task<> {
+      seen = eventually([&] { return loop.metrics().stalls == 1; });
+      co_return;
+    };
+    loop.run_until_complete(block());
+    ::_exit(seen ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+}
+
+TEST_CASE("a loop runs on the processor that it was given, the next ones of a pool behind it") {
+  const std::vector<int> all = processors_of_thread();
+  for_each_engine([&](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    options.cpu = all.back();
+    EventLoopThread thread(options);
+    CHECK(processors_of(thread.loop()) == std::vector<int>{all.back()});
+    std::thread([&] {
+      EventLoop loop(options);
+      CHECK(loop.run_until_complete(processors()) == std::vector<int>{all.back()});
+    }).join();
+    if (all.size() < 2 || all[1] != all[0] + 1) return;
+    options.cpu = all[0];
+    EventLoopThreadPool pool(options);
+    pool.start(2);
+    for (std::size_t i = 0; i < 2; ++i) {
+      CHECK(processors_of(*pool.loops()[i]) == std::vector<int>{all[i]});
+    }
+  });
+  CHECK(processors_of_thread() == all);
+}
+
+TEST_CASE("a processor that is not there, or a negative stall, throws and names the option") {
+  const auto text = [](LoopOptions options) {
+    return text_of<std::invalid_argument>([&] { const EventLoop loop(options); });
+  };
+  CHECK(text({.cpu = 4000}).find("LoopOptions::cpu is 4000") != std::string::npos);
+  CHECK(text({.cpu = -2}).find("LoopOptions::cpu is -2") != std::string::npos);
+  CHECK(text({.stall = -1ms}).find("LoopOptions::stall is -1 ms") != std::string::npos);
+  CHECK_THROWS_WITH_AS(EventLoopThread({.cpu = 4000}), doctest::Contains("cpu"), std::exception);
+}
