@@ -29,6 +29,7 @@
 #include <weir/coro/with_stop.h>
 #include <weir/net/acceptor.h>
 #include <weir/net/connector.h>
+#include <weir/net/proxy_header.h>
 #include <weir/net/resolver.h>
 #include <weir/net/socket.h>
 #include <weir/net/socket_address.h>

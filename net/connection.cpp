@@ -63,6 +63,18 @@ void Connection::set_transform(std::unique_ptr<Transform> transform) {
   receiver_.update();
 }
 
+void Connection::remove_transform() noexcept {
+  transform_.reset();
+  outbox_.level().remove(OutboxLevel::kTransformed);
+  if (receiver_.at_end() && !inbox_.at_end()) inbox_.end();
+  receiver_.update();
+  if (outbox_.pending() > 0) {
+    output_ready();
+  } else if (outbox_.finished()) {
+    send_fin();
+  }
+}
+
 void Connection::transformed(Failure failure) noexcept {
   if (transform_->has_output()) {
     if (failure != 0 && !ending_.is_closing()) ending_.will_say_last();

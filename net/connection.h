@@ -78,6 +78,9 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   /// From now on bytes go through it, those that are unread included. While nobody reads, and all
   /// that was sent has gone. Throws `std::bad_alloc`.
   void set_transform(std::unique_ptr<Transform> transform);
+  /// The transform has done all that it was for: it goes, and bytes are the user's as they come.
+  /// Nothing has gone through it to the wire.
+  void remove_transform() noexcept;
   [[nodiscard]] Transform* transform() const noexcept { return transform_.get(); }
 
   // Ending.

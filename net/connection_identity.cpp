@@ -3,6 +3,7 @@
 #include <weir/net/connection_identity.h>
 #include <weir/net/connection_late.h>
 
+#include <memory>
 #include <utility>
 
 namespace weir::detail {
@@ -22,10 +23,18 @@ std::string ConnectionIdentity::name() const {
 
 SocketAddress ConnectionIdentity::peer_address() const {
   if (const SocketAddress address = peer_.expand()) return address;
+  if (const auto& late = connection().late_; late != nullptr && late->peer != nullptr) {
+    return *late->peer;
+  }
   const int fd = connection().fd();
   RawAddress raw;
   if (fd < 0 || connection().loop().sockets().peer_address(fd, raw) < 0) return {};
   return SocketAddress(raw);
+}
+
+void ConnectionIdentity::set_peer(const SocketAddress& peer) {
+  if (!peer.is_ip()) connection().late().peer = std::make_unique<SocketAddress>(peer);
+  peer_ = CompactAddress(peer);
 }
 
 SocketAddress ConnectionIdentity::local_address() const {

@@ -37,7 +37,10 @@ class ConnectionIdentity {
   /// Without an owner it counts there.
   ConnectionIdentity(ConnectionOwner* owner, std::uint64_t& uncounted, std::uint64_t id,
                      const SocketAddress& peer)
-      : received_(owner != nullptr ? &owner->received : &uncounted), id_(id), peer_(peer) {}
+      : received_(owner != nullptr ? &owner->received : &uncounted),
+        id_(id & (~std::uint64_t{0} >> 1)),
+        is_of_proxy_(false),
+        peer_(peer) {}
 
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
   [[nodiscard]] std::string name() const;
@@ -45,6 +48,12 @@ class ConnectionIdentity {
   [[nodiscard]] SocketAddress local_address() const;
   /// For a user who still has the connection when it has gone.
   void keep_names() noexcept;
+
+  // Of a proxy that has to say first for whom it connects: its owner does not count it as a peer's.
+  [[nodiscard]] bool is_of_proxy() const noexcept { return is_of_proxy_; }
+  void set_of_proxy(bool on) noexcept { is_of_proxy_ = on; }
+  /// Who it is from now on. Throws `std::bad_alloc`.
+  void set_peer(const SocketAddress& peer);
 
   /// nullptr without an owner.
   [[nodiscard]] Event* draining() const noexcept;
@@ -59,7 +68,8 @@ class ConnectionIdentity {
   [[nodiscard]] ConnectionOwner* owner() const noexcept;
 
   std::uint64_t* received_;  // the owner's, by which it is known
-  std::uint64_t id_;
+  std::uint64_t id_ : 63;
+  std::uint64_t is_of_proxy_ : 1;
   CompactAddress peer_;
 };
 

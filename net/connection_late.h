@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace weir::detail {
@@ -31,7 +32,8 @@ struct Connection::Late : FrameAllocated {
   bool counts_unread = true;  // when the FIN has gone
   std::string name;           // for a user who still has the connection when it has gone
   SocketAddress address;
-  std::uint64_t acknowledged = 0;  // of what was sent, when that was last asked
+  std::unique_ptr<const SocketAddress> peer;  // that is neither the socket's nor an IP address
+  std::uint64_t acknowledged = 0;             // of what was sent, when that was last asked
 };
 
 }  // namespace weir::detail

@@ -57,29 +57,19 @@ HandshakeGate::UnderWay::~UnderWay() {
   link.unlink();
 }
 
-Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> factory,
-              std::string peer, HandshakeGate* gate) {
-  Connection* of = ConnectionAccess::of(connection);
-  if (of == nullptr) throw std::logic_error("weir: TLS: the connection is not connected");
-  if (of->transform() != nullptr) {
-    throw std::logic_error("weir: TLS: the connection is transformed already");
-  }
-  if (of->inbox().has_reader()) {
-    throw std::logic_error("weir: TLS: somebody reads from the connection");
-  }
-  std::unique_ptr<Handshake> made = factory->make(peer);
+Task<> agree(Connection& connection, std::unique_ptr<Handshake> made,
+             std::chrono::milliseconds limit, HandshakeGate* gate) {
   Handshake& handshake = *made;
-  of->set_transform(std::move(made));
+  connection.set_transform(std::move(made));
   // Whoever is dropped here leaves a connection that nobody can understand.
   struct CutOff {
     Connection* connection;
     ~CutOff() {
       if (connection != nullptr) connection->cut(kClosedHere, true);
     }
-  } cut_off{of};
+  } cut_off{&connection};
   try {
-    Task<> task = shake_hands(*of, handshake, gate);
-    const auto limit = factory->handshake_timeout();
+    Task<> task = shake_hands(connection, handshake, gate);
     if (limit.count() > 0) {
       co_await timeout(limit, std::move(task));
     } else {
@@ -91,6 +81,20 @@ Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> facto
     throw;
   }
   cut_off.connection = nullptr;
+}
+
+Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> factory,
+              std::string peer, HandshakeGate* gate) {
+  Connection* of = ConnectionAccess::of(connection);
+  if (of == nullptr) throw std::logic_error("weir: TLS: the connection is not connected");
+  if (of->transform() != nullptr) {
+    throw std::logic_error("weir: TLS: the connection is transformed already");
+  }
+  if (of->inbox().has_reader()) {
+    throw std::logic_error("weir: TLS: somebody reads from the connection");
+  }
+  std::unique_ptr<Handshake> made = factory->make(peer);
+  co_await agree(*of, std::move(made), factory->handshake_timeout(), gate);
 }
 
 std::string_view host_of(std::string_view name) noexcept {

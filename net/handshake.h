@@ -7,6 +7,7 @@
 #include <weir/net/tcp_connection.h>
 #include <weir/net/transform.h>
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -51,8 +52,13 @@ class HandshakeGate final : public TurnEnd {
   std::size_t count_ = 0;
 };
 
-/// Sets the connection up with one of the factory's handshakes, and awaits that, for the time that
-/// the factory says. Throws what went wrong. `peer`: the other side's name.
+/// Puts the handshake on the connection, and awaits that it is done, for `limit` (0: for ever).
+/// Throws what went wrong. Dropping it, or the end of the time, breaks the connection off.
+Task<> agree(Connection& connection, std::unique_ptr<Handshake> handshake,
+             std::chrono::milliseconds limit, HandshakeGate* gate = nullptr);
+
+/// The same with one of the factory's handshakes, for the time that the factory says. `peer`: the
+/// other side's name.
 Task<> secure(TcpConnection& connection, std::shared_ptr<HandshakeFactory> factory,
               std::string peer, HandshakeGate* gate = nullptr);
 

@@ -121,31 +121,35 @@ void check_delay(const char* option, std::chrono::milliseconds value) {
                               std::to_string(value.count()) + " ms; it must not be negative");
 }
 
-/// With TLS: how, and whom the server has to prove to be.
-struct Security {
-  std::shared_ptr<detail::HandshakeFactory> factory;
-  std::string peer;
+/// What a connection begins with.
+struct Opening {
+  std::string first;                                   // bytes that go before all else
+  std::shared_ptr<detail::HandshakeFactory> security;  // nullptr: none
+  std::string peer;                                    // whom the server has to prove to be
 };
 
-Task<TcpConnection> resolve_and_connect(std::string name, ConnectOptions options,
-                                        Security security) {
+Task<TcpConnection> resolve_and_connect(std::string name, ConnectOptions options, Opening opening) {
   std::vector<SocketAddress> addresses = co_await resolve(std::move(name));
   Socket socket = co_await connect_any(std::move(addresses), options.attempt_delay);
   TcpConnection connection(std::move(socket), options.connection);
-  if (security.factory != nullptr) {
-    co_await detail::secure(connection, std::move(security.factory), std::move(security.peer));
+  if (!opening.first.empty()) {
+    co_await connection.send(std::string_view(opening.first));
+    if (opening.security != nullptr) co_await connection.flush();
+  }
+  if (opening.security != nullptr) {
+    co_await detail::secure(connection, std::move(opening.security), std::move(opening.peer));
   }
   co_return connection;
 }
 
-Task<TcpConnection> connect_in_time(std::string name, ConnectOptions options, Security security) {
+Task<TcpConnection> connect_in_time(std::string name, ConnectOptions options, Opening opening) {
   check_delay("attempt_delay", options.attempt_delay);
   check_delay("timeout", options.timeout);
   detail::check(options.connection);
-  if (security.factory != nullptr && security.factory->accepts()) {
+  if (opening.security != nullptr && opening.security->accepts()) {
     throw std::invalid_argument("weir: ConnectOptions::tls is a server's context");
   }
-  Task<TcpConnection> task = resolve_and_connect(std::move(name), options, std::move(security));
+  Task<TcpConnection> task = resolve_and_connect(std::move(name), options, std::move(opening));
   if (options.timeout.count() == 0) co_return co_await std::move(task);
   co_return co_await timeout(options.timeout, std::move(task));
 }
@@ -200,12 +204,13 @@ Task<Socket> connect_any(std::vector<SocketAddress> addresses,
 }
 
 Task<TcpConnection> connect(std::string name, ConnectOptions options) {
-  Security security;
+  Opening opening;
+  opening.first = options.proxy_header;
   if (options.tls != nullptr) {
-    security.factory = options.tls->factory();
-    security.peer = options.server_name.empty() ? detail::host_of(name) : options.server_name;
+    opening.security = options.tls->factory();
+    opening.peer = options.server_name.empty() ? detail::host_of(name) : options.server_name;
   }
-  return connect_in_time(std::move(name), options, std::move(security));
+  return connect_in_time(std::move(name), options, std::move(opening));
 }
 
 }  // namespace weir

@@ -34,6 +34,8 @@ struct ConnectOptions {
   const TlsContext* tls = nullptr;
   /// Whom the server has to prove to be, if not the name that is connected to.
   std::string_view server_name = {};
+  /// What is sent before all else, TLS included: what `proxy_header` makes. Copied by the call.
+  std::string_view proxy_header = {};
 };
 
 /// `co_await connect("host:port")` resolves the name and tries its addresses by RFC 8305 (Happy

@@ -50,6 +50,10 @@ void check(const ServerOptions& options) {
     reject("drain_timeout", std::to_string(options.drain_timeout.count()) + " ms",
            "it must not be negative");
   }
+  if (options.balance > Balance::kernel) {
+    reject("balance", std::to_string(static_cast<int>(options.balance)),
+           "it is none of its values");
+  }
   detail::check(options.connection);
 }
 

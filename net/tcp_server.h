@@ -22,6 +22,13 @@ namespace detail {
 class ServerCore;
 }
 
+/// By what a server with several loops chooses the loop of a connection.
+enum class Balance : std::uint8_t {
+  least_connections,  // that has the fewest; of those with as few, in turn
+  round_robin,
+  kernel,  // `ServerOptions::reuse_port`
+};
+
 struct ServerOptions {
   SocketAddress address = {};
 
@@ -31,7 +38,7 @@ struct ServerOptions {
   /// I/O loops. 1: the base loop does everything; more: the base loop accepts and hands out.
   std::size_t threads = 1;
 
-  /// A listener for each I/O loop instead; the kernel spreads the clients.
+  /// A listener for each I/O loop instead; the kernel spreads the clients, whatever `balance` says.
   bool reuse_port = false;
 
   int backlog = 4096;
@@ -71,6 +78,18 @@ struct ServerOptions {
   /// handshake that fails is counted and logged, and closes the connection. What it stands for is
   /// kept from the server's construction on.
   const TlsContext* tls = nullptr;
+
+  /// Networks ("10.0.0.0/8", "fd00::/8", an address, "unix:" for every client of a Unix socket)
+  /// whose connections come from proxies and begin with a PROXY protocol header, version 1 or 2
+  /// (haproxy's doc/proxy-protocol.txt), also before TLS. `peer_address`, names and
+  /// `max_connections_per_peer` are then the client's; of a header that names none (LOCAL, UNKNOWN,
+  /// datagrams) they stay the proxy's. The handler is called once the header is there. One that is
+  /// missing, malformed, larger than 4 KiB or not there after 10 s closes the connection, and is
+  /// counted (`ServerMetrics::failed_handshakes`) and logged. From others a header is data.
+  std::vector<std::string> proxy_trusted = {};
+
+  /// Who serves a connection, with several `threads`; the base loop hands it out.
+  Balance balance = Balance::least_connections;
 };
 
 /// What became of the connections that a drain found.
@@ -89,7 +108,7 @@ struct ServerMetrics {
   std::uint64_t bytes_in = 0;           // that came for its handlers; of TLS, what was inside
   std::uint64_t bytes_out = 0;          // of theirs that the kernel has taken
   std::uint64_t handshakes = 0;         // of TLS, that were done
-  std::uint64_t failed_handshakes = 0;  // refused, cut off, or given up by the client
+  std::uint64_t failed_handshakes = 0;  // refused, cut off, or given up; and bad PROXY headers
 };
 
 /// Accepts connections and runs a handler, one coroutine, for each. A connection lives on one

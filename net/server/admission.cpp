@@ -6,19 +6,38 @@ bool Admission::admit(std::uint64_t peer) {
   const std::size_t count = ++count_;
   if ((most_ == 0 || count <= most_) && !by_peer()) return true;
   const std::lock_guard lock(mutex_);
-  try {
-    if (most_ == 0 || count <= most_) {
-      std::size_t& of_peer = of_peer_[peer];
-      if (of_peer < most_of_peer_) {
-        ++of_peer;
-        return true;
-      }
-    }
-  } catch (...) {  // short of memory: as if the peer had its share
-  }
+  if ((most_ == 0 || count <= most_) && count_in(peer)) return true;
   ++refused_;
   --count_;
   return false;
+}
+
+bool Admission::admit_unknown() {
+  const std::size_t count = ++count_;
+  if (most_ == 0 || count <= most_) return true;
+  const std::lock_guard lock(mutex_);
+  ++refused_;
+  --count_;
+  return false;
+}
+
+bool Admission::identify(std::uint64_t peer) {
+  if (!by_peer()) return true;
+  const std::lock_guard lock(mutex_);
+  if (count_in(peer)) return true;
+  ++refused_;
+  return false;
+}
+
+bool Admission::count_in(std::uint64_t peer) noexcept {
+  try {
+    std::size_t& of_peer = of_peer_[peer];
+    if (of_peer >= most_of_peer_) return false;
+    ++of_peer;
+    return true;
+  } catch (...) {  // short of memory: as if the peer had its share
+    return false;
+  }
 }
 
 void Admission::leave(std::uint64_t peer) noexcept {

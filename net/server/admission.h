@@ -27,12 +27,22 @@ class Admission {
   [[nodiscard]] bool admit(std::uint64_t peer);
   void leave(std::uint64_t peer) noexcept;
 
+  // A connection of which it is not known yet who the peer is.
+  /// The same of the limit in all.
+  [[nodiscard]] bool admit_unknown();
+  void leave_unknown() noexcept { --count_; }
+  /// It is known now: true, to be followed by `leave` in place of `leave_unknown`, if the limit of
+  /// the peer allows it.
+  [[nodiscard]] bool identify(std::uint64_t peer);
+
   [[nodiscard]] std::size_t count() const noexcept { return count_; }
   [[nodiscard]] std::uint64_t refused() const;
   /// Peers that a count is kept of.
   [[nodiscard]] std::size_t peers() const;
 
  private:
+  [[nodiscard]] bool count_in(std::uint64_t peer) noexcept;
+
   const std::size_t most_;
   const std::size_t most_of_peer_;
   std::atomic<std::size_t> count_{0};

@@ -9,11 +9,21 @@
 #include <utility>
 
 namespace weir::detail {
+namespace {
+
+ServerOptions with_balance(ServerOptions options) {
+  options.reuse_port = options.reuse_port || options.balance == Balance::kernel;
+  return options;
+}
+
+}  // namespace
+
 ServerCore::ServerCore(ServerOptions given, std::shared_ptr<Mailbox> base_mailbox)
-    : options(std::move(given)),
+    : options(with_balance(std::move(given))),
       base(std::move(base_mailbox)),
       admission(options.max_connections, options.max_connections_per_peer),
       presence(std::make_shared<Presence>(base)),
+      proxies(options.proxy_trusted),
       security(options.tls == nullptr ? nullptr : options.tls->factory()) {
   if (security == nullptr || security->accepts()) return;
   throw std::invalid_argument("weir: ServerOptions::tls is a client's context");

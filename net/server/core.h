@@ -2,6 +2,7 @@
 
 #include <weir/net/server/admission.h>
 #include <weir/net/server/presence.h>
+#include <weir/net/server/proxies.h>
 #include <weir/net/tcp_server.h>
 #include <weir/net/transform.h>
 
@@ -51,7 +52,8 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   std::exception_ptr what_broke;  // the first; on the base loop
 
   using Counter = std::shared_ptr<const std::atomic<std::uint64_t>>;
-  /// What its connections begin with; nullptr: nothing.
+  /// What its connections begin with: those of proxies, then all; nullptr: nothing.
+  const TrustedProxies proxies;
   const std::shared_ptr<HandshakeFactory> security;
   std::atomic<std::uint64_t> handshakes{0};
   std::atomic<std::uint64_t> failed_handshakes{0};

@@ -114,20 +114,41 @@ Task<> Share::accept_all(std::shared_ptr<Share> self, std::size_t index) {
 /// A connection on its way to its loop.
 struct Share::InTransit final : Posted {
   explicit InTransit(std::shared_ptr<Share> share)
-      : to(std::move(share)), present(to->core_->presence) {}
+      : to(std::move(share)), present(to->core_->presence), place(*to) {}
   void run() override {
-    if (!to->closed_) to->serve(std::move(socket));
+    if (!to->closed_) to->serve(std::move(socket), std::move(place));
   }
 
   std::shared_ptr<Share> to;
   Present present;
+  Place place;
   Socket socket;
 };
 
+/// Counts that others change meanwhile are as good: each was right a moment ago.
+const std::shared_ptr<Share>& Share::next_to_serve() noexcept {
+  const std::size_t count = hand_out_to_.size();
+  std::size_t chosen = next_++ % count;
+  if (core_->options.balance == Balance::least_connections) {
+    const auto load = [&](std::size_t i) {
+      return hand_out_to_[i]->load_.load(std::memory_order_relaxed);
+    };
+    std::size_t least = load(chosen);
+    for (std::size_t i = 1, at = chosen; i < count && least > 0; ++i) {
+      at = at + 1 == count ? 0 : at + 1;
+      if (const std::size_t here = load(at); here < least) {
+        least = here;
+        chosen = at;
+      }
+    }
+  }
+  return hand_out_to_[chosen];
+}
+
 void Share::hand_out(Socket socket) {
-  if (!hands_out_) return serve(std::move(socket));
+  if (!hands_out_) return serve(std::move(socket), Place(*this));
   try {
-    auto sent = std::make_unique<InTransit>(hand_out_to_[next_++ % hand_out_to_.size()]);
+    auto sent = std::make_unique<InTransit>(next_to_serve());
     Share& to = *sent->to;
     sent->socket = std::move(socket);
     (void)to.post(std::move(sent));
@@ -136,16 +157,15 @@ void Share::hand_out(Socket socket) {
   }
 }
 
-void Share::serve(Socket socket) {
+void Share::serve(Socket socket, Place place) {
   if (cut_) return;
-  Connection* stream = adopt(std::move(socket));
+  Connection* stream = adopt(std::move(socket), std::move(place));
   if (stream == nullptr) return;
   core_->presence->enter();
   const Connection::Pin pin(*stream);
   const auto self = shared_from_this();  // a handler that runs at once may end the server
   try {
-    handlers_->spawn(core_->security == nullptr ? (*core_->handler)(TcpConnection(*stream))
-                                                : serve_securely(TcpConnection(*stream)),
+    handlers_->spawn(first_task(TcpConnection(*stream)),
                      kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
     stream->cut(kClosedHere, true);  // it has not been served at all
@@ -171,40 +191,25 @@ void Share::handler_failed(const std::exception_ptr& failure, std::uint64_t id) 
   if (!peers_doing && stream != nullptr) stream->end_with_reset();
 }
 
-/// Calls the handler once both sides have agreed.
-Task<> Share::serve_securely(TcpConnection connection) {
-  const std::uint64_t id = connection.id();
-  if (gate_of_handshakes_ == nullptr) gate_of_handshakes_ = std::make_unique<HandshakeGate>(loop_);
-  bool done = false;
-  try {
-    const HandshakeGate::UnderWay under_way(*gate_of_handshakes_, connection.connection());
-    co_await secure(connection, core_->security, {}, gate_of_handshakes_.get());
-    done = true;
-  } catch (...) {
-    core_->handshake_failed(std::current_exception(), *this, id);
-  }
-  if (!done) co_return;
-  ++core_->handshakes;
-  const auto handler = core_->handler;  // it may end the server
-  Task<> task = (*handler)(std::move(connection));
-  co_await std::move(task);
-}
-
 /// Nothing if it was not admitted, or for want of memory.
-Connection* Share::adopt(Socket socket) {
+Connection* Share::adopt(Socket socket, Place place) {
   Admission& admission = core_->admission;
-  const SocketAddress address = admission.by_peer() ? socket.peer_address() : SocketAddress();
+  const bool asks = admission.by_peer() || !core_->proxies.none();
+  const SocketAddress address = asks ? socket.peer_address() : SocketAddress();
+  const bool of_proxy = asks && core_->proxies.contain(address);
   const std::uint64_t peer = admission.peer(address);
-  if (!admission.admit(peer)) return nullptr;
+  if (!(of_proxy ? admission.admit_unknown() : admission.admit(peer))) return nullptr;
   try {
     Connection* stream = Connection::adopt(loop_, std::move(socket), core_->options.connection,
                                            this, core_->next_id(), address);
+    stream->identity().set_of_proxy(of_proxy);
     core_->presence->enter();
     streams_.push_back(*stream);
     ++stream_count_;
+    place.keep();
     return stream;
   } catch (...) {
-    admission.leave(peer);
+    of_proxy ? admission.leave_unknown() : admission.leave(peer);
     cannot_start(std::move(socket), std::current_exception());
     return nullptr;
   }
@@ -243,8 +248,14 @@ void Share::forget(Connection& stream) noexcept {
   stream.unlink();
   --stream_count_;
   sent_by_ended_ += stream.outbox().gone();
-  core_->admission.leave(core_->admission.peer(
-      core_->admission.by_peer() ? stream.identity().peer_address() : SocketAddress()));
+  Place::give_back(*this);
+  Admission& admission = core_->admission;
+  if (stream.identity().is_of_proxy()) {
+    admission.leave_unknown();
+  } else {
+    admission.leave(
+        admission.peer(admission.by_peer() ? stream.identity().peer_address() : SocketAddress()));
+  }
   core_->presence->leave();
 }
 

@@ -43,9 +43,30 @@ class Share final : public ConnectionOwner,
     return post(std::make_unique<PostedFunction<Function>>(std::move(function)));
   }
 
+  /// A connection that is counted among a loop's, from when it is handed out to its end. Given back
+  /// by who has it, or by `forget`. From any thread.
+  class Place {
+   public:
+    explicit Place(Share& share) noexcept : share_(&share) {
+      share.load_.fetch_add(1, std::memory_order_relaxed);
+    }
+    Place(Place&& other) noexcept : share_(std::exchange(other.share_, nullptr)) {}
+    Place& operator=(Place&&) = delete;
+    ~Place() {
+      if (share_ != nullptr) give_back(*share_);
+    }
+    void keep() noexcept { share_ = nullptr; }
+    static void give_back(Share& share) noexcept {
+      share.load_.fetch_sub(1, std::memory_order_relaxed);
+    }
+
+   private:
+    Share* share_;
+  };
+
   void accept_with(Acceptor acceptor);
   /// Calls the handler, if the limits admit the connection. Short of memory, it resets it.
-  void serve(Socket socket);
+  void serve(Socket socket, Place place);
 
   /// Stops listening: whoever the kernel has accepted already, or accepts before it lets go, is
   /// still served. On another loop's thread, it has the loop do that. Needs no memory.
@@ -112,7 +133,8 @@ class Share final : public ConnectionOwner,
   void begin(Task<> task);
   static Task<> accept_all(std::shared_ptr<Share> self, std::size_t index);
   void hand_out(Socket socket);
-  Connection* adopt(Socket socket);
+  [[nodiscard]] const std::shared_ptr<Share>& next_to_serve() noexcept;
+  Connection* adopt(Socket socket, Place place);
   void begin_cut() noexcept;
   void go_on_cutting() noexcept;
   void cut_until(TimePoint until) noexcept;
@@ -124,6 +146,9 @@ class Share final : public ConnectionOwner,
   void stop_listening() noexcept;
   void send(std::unique_ptr<Posted>& note) noexcept;
   Task<> tell_unused();
+  Task<> first_task(TcpConnection connection);
+  Task<> serve_for_proxy(TcpConnection connection);
+  [[nodiscard]] bool welcomes(Connection& stream, const SocketAddress& client);
   Task<> serve_securely(TcpConnection connection);
   /// Ends those of which nothing was seen for so many rounds.
   using Rounds = unsigned (Connection::*)() noexcept;
@@ -134,7 +159,8 @@ class Share final : public ConnectionOwner,
   const std::shared_ptr<Mailbox> mailbox_;  // outlives the loop
   const bool hands_out_;
   ServerCore::Shares hand_out_to_;
-  std::size_t next_ = 0;  // of those
+  std::size_t next_ = 0;              // of those
+  std::atomic<std::size_t> load_{0};  // connections here, and on their way
   mutable std::mutex gate_;
   bool open_ = true;
   bool gone_ = false;
