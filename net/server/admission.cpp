@@ -4,18 +4,20 @@ namespace weir::detail {
 
 bool Admission::admit(std::uint64_t peer) {
   const std::size_t count = ++count_;
-  if ((most_ == 0 || count <= most_) && !by_peer()) return true;
+  const bool fits = most_ == 0 || count <= most_;
+  if (fits && !by_peer()) return true;
   const std::lock_guard lock(mutex_);
-  if ((most_ == 0 || count <= most_) && count_in(peer)) return true;
-  ++refused_;
-  --count_;
-  return false;
+  return (fits && count_in(peer)) || refuse();
 }
 
 bool Admission::admit_unknown() {
   const std::size_t count = ++count_;
   if (most_ == 0 || count <= most_) return true;
   const std::lock_guard lock(mutex_);
+  return refuse();
+}
+
+bool Admission::refuse() noexcept {
   ++refused_;
   --count_;
   return false;

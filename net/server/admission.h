@@ -41,7 +41,9 @@ class Admission {
   [[nodiscard]] std::size_t peers() const;
 
  private:
+  // With the lock.
   [[nodiscard]] bool count_in(std::uint64_t peer) noexcept;
+  bool refuse() noexcept;  // who was counted; false
 
   const std::size_t most_;
   const std::size_t most_of_peer_;

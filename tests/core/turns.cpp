@@ -39,6 +39,11 @@ std::size_t watchers() {
   return count;
 }
 
+Task<> look(std::size_t& count) {
+  count = watchers();
+  co_return;
+}
+
 /// Blocks the loop in one turn until it counts so many stalls.
 Task<> block_until(std::uint64_t stalls) {
   EventLoop& loop = EventLoop::current();
@@ -131,11 +136,7 @@ TEST_CASE("the thread that looks for stalls is there while a loop runs that want
   });
   sim::World world({.seed = 1});
   std::size_t count = 1;
-  const auto look = [&]() -> Task<> {
-    count = watchers();
-    co_return;
-  };
-  world.add_host("10.0.0.1").spawn(look());
+  world.add_host("10.0.0.1").spawn(look(count));
   world.run_for(1s);
   CHECK(count == 0);
 }

@@ -71,6 +71,16 @@ Task<std::string> end_of(SocketAddress address, std::string bytes, bool half_clo
   co_return co_await in_thread(talk);
 }
 
+/// Begins a header, and no more; says whether it is closed in time.
+Task<> begin_and_wait(std::string& end) {
+  TcpConnection conn = co_await connect("10.0.0.1:80");
+  co_await conn.send("PROXY TCP4 1.2.3.4 ");
+  const TimePoint begun = time_now();
+  auto [error, chunk] = co_await as_tuple(conn.read());
+  const bool in_time = time_now() - begun < 11s && time_now() - begun > 9s;
+  end = error == std::errc::connection_reset && in_time ? "in time" : error.message();
+}
+
 }  // namespace
 
 TEST_CASE("a client behind a trusted proxy is who the header says, on one loop and on several") {
@@ -299,15 +309,7 @@ TEST_CASE("a PROXY header that never comes closes the connection in time") {
   };
   server.spawn(serve());
   std::string end = "none";
-  const auto begin = [&]() -> Task<> {
-    TcpConnection conn = co_await connect("10.0.0.1:80");
-    co_await conn.send("PROXY TCP4 1.2.3.4 ");
-    const TimePoint begun = time_now();
-    auto [error, chunk] = co_await as_tuple(conn.read());
-    const bool in_time = time_now() - begun < 11s && time_now() - begun > 9s;
-    end = error == std::errc::connection_reset && in_time ? "in time" : error.message();
-  };
-  proxy.spawn(begin());
+  proxy.spawn(begin_and_wait(end));
   world.run_for(1min);
   CHECK(end == "in time");
 }
