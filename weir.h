@@ -8,7 +8,9 @@
 #include <weir/core/loop_local.h>
 #include <weir/core/loop_thread.h>
 #include <weir/core/on.h>
+#include <weir/core/rate_limiter.h>
 #include <weir/core/readiness.h>
+#include <weir/core/retry.h>
 #include <weir/core/signal.h>
 #include <weir/core/sleep.h>
 #include <weir/core/spawn_future.h>
@@ -28,6 +30,7 @@
 #include <weir/coro/when_any.h>
 #include <weir/coro/with_stop.h>
 #include <weir/net/acceptor.h>
+#include <weir/net/connection_pool.h>
 #include <weir/net/connector.h>
 #include <weir/net/proxy_header.h>
 #include <weir/net/resolver.h>
