@@ -1,9 +1,13 @@
 #include <weir/core/logging.h>
 #include <weir/core/loop_thread.h>
+#include <weir/core/on.h>
 #include <weir/core/signal.h>
+#include <weir/core/sleep.h>
 #include <weir/coro/event.h>
+#include <weir/coro/task_group.h>
 #include <weir/coro/when_any.h>
 #include <weir/io/handover.h>
+#include <weir/io/service_manager.h>
 #include <weir/net/server/core.h>
 #include <weir/net/server/drain.h>
 #include <weir/net/server/listeners.h>
@@ -55,6 +59,17 @@ void check(const ServerOptions& options) {
            "it is none of its values");
   }
   detail::check(options.connection);
+}
+
+Task<> answer() { co_return; }
+
+/// Says again and again, and in time, that every loop of the server has answered.
+Task<> feed_watchdog(std::shared_ptr<detail::ServerCore> core, Duration limit) {
+  for (;;) {
+    for (const auto& share : core->shares()) co_await on(share->loop(), answer());
+    detail::tell_service_manager("WATCHDOG=1");
+    co_await sleep(limit / 4);
+  }
 }
 
 }  // namespace
@@ -175,12 +190,19 @@ void TcpServer::run(Handler handler) {
   // Before there is a client that could take the last descriptor.
   Signals signals(SIGINT, SIGTERM);
   start(std::move(handler));
+  detail::tell_service_manager("READY=1");
   parts_->own_loop->run_until_complete(run_to_end(signals));
 }
 
 /// While the loop runs, so that whoever calls on it from another thread is answered.
 Task<> TcpServer::run_to_end(Signals& signals) {
-  co_await supervise(signals);
+  {
+    TaskGroup watchdog;
+    if (const Duration limit = detail::service_watchdog(); limit.count() > 0) {
+      watchdog.spawn(feed_watchdog(core_, limit));
+    }
+    co_await supervise(signals);
+  }
   end_shares();
   const auto answered = std::make_shared<Event>();
   parts_->own_loop->post([answered] { answered->set(); });
@@ -191,6 +213,7 @@ Task<> TcpServer::run_to_end(Signals& signals) {
 Task<> TcpServer::supervise(Signals& signals) {
   const std::string& name = core_->options.name;
   const auto first = co_await when_any(signals.next(), core_->stopped.wait(), core_->broken.wait());
+  detail::tell_service_manager("STOPPING=1");
   if (first.index() == 1) co_return;
   logging::write(logging::Level::info, name + ": draining, a second signal ends at once");
   const auto second =

@@ -144,6 +144,9 @@ class TcpServer {
   /// the same time), and kept as long as any of its coroutines. Throws `std::system_error` if it
   /// cannot listen, or, drained as by a signal, if a listener breaks: somebody else who has it has
   /// shut it down.
+  ///
+  /// A service manager that asks for it (sd_notify(3): NOTIFY_SOCKET, WATCHDOG_USEC) is told when
+  /// it accepts and when it ends, and meanwhile that every loop of it answers.
   void run(Handler handler);
 
   /// Listens on the given loop and returns. From the loop's thread, or from any while it does not
