@@ -10,6 +10,12 @@
 #include <utility>
 
 namespace weir::detail {
+namespace {
+
+/// How long a transform's last word may take to go where a close is to be at once.
+constexpr auto kForLastWord = std::chrono::milliseconds(100);
+
+}  // namespace
 
 Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
                        ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
@@ -205,6 +211,12 @@ void Connection::end_with_reset() noexcept {
   conclude();
 }
 
+/// Of a transform, which goes in this turn of the loop if the socket takes anything.
+bool Connection::only_lacks_last_word() const noexcept {
+  return transform_ != nullptr && ending_ == Ending::open && outbox_.pending() == 0 &&
+         transmitter_.idle();
+}
+
 void Connection::begin_close() noexcept {
   if (ending_ != Ending::gone) {  // else its loop may have gone as well
     check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
@@ -215,7 +227,8 @@ void Connection::begin_close() noexcept {
     ending_ = ending_.says_last() ? Ending::flushing : Ending::lingering;
     return;
   }
-  if (ending_ == Ending::broken || (linger_ms_ == 0 && !ending_.is_closing())) return abort();
+  if (ending_ == Ending::broken) return abort();
+  if (linger_ms_ == 0 && !ending_.is_closing() && !only_lacks_last_word()) return abort();
   if (ending_.is_closing()) return;
   ending_ = ending_ == Ending::fin_sent ? Ending::lingering : Ending::flushing;
   if (transform_ != nullptr) transform_->over(kClosedHere);
@@ -247,11 +260,12 @@ bool Connection::finish_with_run() noexcept {
 }
 
 void Connection::linger() noexcept {
-  if (ending_ == Ending::lingering && nobody_sends()) return abort();
+  if (ending_ == Ending::lingering && (linger_ms_ == 0 || nobody_sends())) return abort();
   try {
     Late& more = late();
     if (!more.linger.armed()) {
-      more.linger.arm(loop_, loop_.deadline_in(std::chrono::milliseconds(linger_ms_)));
+      const auto limit = linger_ms_ > 0 ? std::chrono::milliseconds(linger_ms_) : kForLastWord;
+      more.linger.arm(loop_, loop_.deadline_in(limit));
     }
     if (ending_ == Ending::lingering && std::exchange(more.counts_unread, false)) {
       const int unread = std::max(0, loop_.sockets().unread_bytes(fd()));
@@ -344,7 +358,9 @@ ConnectionState Connection::state() const noexcept {
     case Ending::open:
       return outbox_.open() ? ConnectionState::connected : ConnectionState::disconnecting;
     case Ending::fin_sent:  // over, though its descriptor stays until the user closes it
-      return receiver_.at_end() ? ConnectionState::disconnected : ConnectionState::disconnecting;
+      return receiver_.at_end() || (transform_ != nullptr && inbox_.at_end())
+                 ? ConnectionState::disconnected
+                 : ConnectionState::disconnecting;
     case Ending::flushing:
     case Ending::lingering:
     case Ending::aborting:

@@ -101,7 +101,8 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
 
   // For its receiver and its transmitter.
   [[nodiscard]] bool wants_input(bool paused) const noexcept {
-    return inbox_.wants_input(paused) && (transform_ == nullptr || !transform_->full());
+    if (transform_ == nullptr) return inbox_.wants_input(paused);
+    return inbox_.wants_input(paused, transform_->kept()) && !transform_->full();
   }
   /// The transform has worked: what it has for the wire is to be sent, and what it gives is why the
   /// connection breaks, once it has said so.
@@ -156,6 +157,7 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   void abort(Failure failure = kClosedHere) noexcept;
   void close_descriptor() noexcept;
   [[nodiscard]] bool nobody_sends() noexcept;
+  [[nodiscard]] bool only_lacks_last_word() const noexcept;
   void look_at_overdue_output() noexcept;
   Late& late();
 

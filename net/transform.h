@@ -8,9 +8,15 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace weir::detail {
+
+/// Thrown by a transform that cannot go on.
+struct Broken {
+  Failure failure;
+};
 
 /// Stands between the wire and a connection's boxes: bytes of the wire on one side, bytes of the
 /// user on the other. It owns neither; a connection without one has no indirection. Loop's thread.
@@ -31,12 +37,14 @@ class Transform {
   /// Puts bytes for the wire into `wire`, which is empty: its own first, then what is to be sent of
   /// the user's, `plain`. Gives how many bytes of those they stand for: they count as gone when the
   /// wire's are. `ending`: the user sends no more, and what is to be said last (once) is due.
-  /// Throws `std::bad_alloc`.
+  /// Throws `std::bad_alloc`, or what breaks the connection.
   virtual std::size_t send(std::span<const Slice> plain, bool ending, SegmentQueue& wire) = 0;
   /// It has something of its own for the wire.
   [[nodiscard]] virtual bool has_output() const noexcept { return false; }
   /// Nothing more is to come from the wire before what has come was worked on.
   [[nodiscard]] virtual bool full() const noexcept { return false; }
+  /// Bytes of the wire that it keeps until more come, at the most.
+  [[nodiscard]] virtual std::size_t kept() const noexcept { return 0; }
   /// The connection broke or is being closed: nothing comes any more.
   virtual void over(Failure /*failure*/) noexcept {}
 };
@@ -71,6 +79,11 @@ class HandshakeFactory {
   [[nodiscard]] virtual std::chrono::milliseconds handshake_timeout() const noexcept = 0;
   /// Whether the other side has to be the one that begins.
   [[nodiscard]] virtual bool accepts() const noexcept = 0;
+
+  /// What another process that serves in its place should know, so that clients do not notice; and
+  /// takes that. What is not to be made out is left out.
+  [[nodiscard]] virtual std::string secrets() const { return {}; }
+  virtual void inherit(std::string_view /*secrets*/) noexcept {}
 };
 
 }  // namespace weir::detail

@@ -58,6 +58,10 @@ void Transmitter::start() noexcept {
   if (!operation_.may_change() || connection().ending().is_mute()) return;
   try {
     if (!prepare()) return;
+  } catch (const Broken& broken) {
+    connection().outbox().queue().untake();
+    connection().fail(broken.failure);
+    return;
   } catch (...) {
     connection().outbox().queue().untake();
     connection().fail(ENOMEM);
@@ -233,7 +237,13 @@ void Transmitter::sent(std::size_t count) noexcept {
     count -= part;
     if (wire.front().size() == 0) wire.pop_front();
   }
-  if (wire.empty()) outbox.sent(std::exchange(work_->stands_for, 0));
+  std::size_t left = 0;
+  for (std::uint32_t i = 0; i < wire.size() && left < work_->stands_for; ++i)
+    left += wire[i].size();
+  const std::size_t unsent = std::min(left, work_->stands_for);
+  if (const std::size_t gone = std::exchange(work_->stands_for, unsent) - unsent; gone > 0) {
+    outbox.sent(gone);
+  }
 }
 
 void Transmitter::stop() noexcept {

@@ -117,9 +117,11 @@ class Inbox {
   void fail(Failure failure, bool here) noexcept;
   /// Nobody reads any more: what is unread is gone, and a read that waits ends.
   void close() noexcept;
-  /// By its mark, from the one side or the other; whoever waits gets more whatever it says.
-  [[nodiscard]] bool wants_input(bool paused) const noexcept {
-    return reader_waits() || unread_ < (paused ? (std::size_t{high_} + 1) / 2 : high_);
+  /// By its mark, from the one side or the other; whoever waits gets more whatever it says. `kept`:
+  /// bytes that are not here yet, and count where something can be read instead.
+  [[nodiscard]] bool wants_input(bool paused, std::size_t kept = 0) const noexcept {
+    const std::size_t counted = unread_ > 0 ? unread_ + kept : 0;
+    return reader_waits() || counted < (paused ? (std::size_t{high_} + 1) / 2 : high_);
   }
   [[nodiscard]] bool full() const noexcept { return unread_ >= high_; }
   [[nodiscard]] std::size_t high() const noexcept { return high_; }

@@ -413,9 +413,10 @@ void TlsTransform::move_own(SegmentQueue& wire) {
 
 void TlsTransform::encrypt(const void* data, std::size_t size) {
   std::size_t written = 0;
-  if (::SSL_write_ex(ssl_.get(), data, size, &written) != 1 || written != size) {
-    throw std::bad_alloc();  // writing never waits: nothing else can have failed
-  }
+  const bool ok = ::SSL_write_ex(ssl_.get(), data, size, &written) == 1;
+  if (ok && written == size) return;
+  // Writing never waits.
+  throw Broken{failed(ok ? SSL_ERROR_SSL : ::SSL_get_error(ssl_.get(), 0))};
 }
 
 /// Small messages share a record.

@@ -25,6 +25,7 @@ class TlsTransform final : public Handshake {
   std::size_t send(std::span<const Slice> plain, bool ending, SegmentQueue& wire) override;
   [[nodiscard]] bool has_output() const noexcept override { return !own_.empty(); }
   [[nodiscard]] bool full() const noexcept override;
+  [[nodiscard]] std::size_t kept() const noexcept override { return done() ? inside_ : 0; }
   void over(Failure failure) noexcept override;
 
   [[nodiscard]] bool done() const noexcept override { return phase_ == Phase::open; }

@@ -1,4 +1,5 @@
 #include <weir/net/connection.h>
+#include <weir/net/connection_access.h>
 #include <weir/net/transform.h>
 
 #include <doctest/doctest.h>
@@ -50,6 +51,7 @@ class Frames final : public weir::detail::Transform {
 
   std::size_t send(std::span<const Slice> plain, bool ending,
                    weir::detail::SegmentQueue& wire) override {
+    if (fails_) throw weir::detail::Broken{ELIBBAD};
     if (plain.empty()) {
       if (ending && !std::exchange(last_word_, true)) push(wire, "!");
       return 0;
@@ -61,6 +63,11 @@ class Frames final : public weir::detail::Transform {
     push(wire, frame);
     return count;
   }
+
+  [[nodiscard]] std::size_t kept() const noexcept override { return kept_; }
+
+  void fail_to_send() { fails_ = true; }
+  void say_kept(std::size_t kept) { kept_ = kept; }
 
  private:
   static void push(weir::detail::SegmentQueue& wire, const std::string& bytes) {
@@ -81,6 +88,8 @@ class Frames final : public weir::detail::Transform {
   int wanted_ = 0;
   bool said_ = false;
   bool last_word_ = false;
+  bool fails_ = false;
+  std::size_t kept_ = 0;
 };
 
 /// A connection behind frames, and the plain peer that sees them.
@@ -170,5 +179,45 @@ TEST_CASE("two connections behind frames exchange what is larger than all buffer
     const Chunk end = co_await to.read();
     CHECK(end.is_end());
     co_await group.join();
+  });
+}
+
+TEST_CASE("a transform that cannot make what the wire is to get says why the connection breaks") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = framed_pair();
+    auto* connection = weir::detail::ConnectionAccess::of(conn);
+    static_cast<Frames*>(connection->transform())->fail_to_send();
+    co_await conn.send("x");
+    const auto flushed = co_await as_tuple(conn.flush());
+    CHECK(flushed.error == std::error_code(ELIBBAD, std::generic_category()));
+    conn.close();
+    CHECK(peer.wait_for_end() == ECONNRESET);
+  });
+}
+
+TEST_CASE(
+    "what a transform keeps counts against the mark of the input, unless nothing else is there") {
+  on_each_engine([]() -> Task<> {
+    const auto [ours, theirs] = tcp_pair();
+    EventLoop& loop = EventLoop::current();
+    auto* connection =
+        weir::detail::Connection::adopt(loop, Socket(loop.sockets(), ours), {.input_high = 100});
+    auto frames = std::make_unique<Frames>();
+    Frames& keeping = *frames;
+    connection->set_transform(std::move(frames));
+    TcpConnection conn(*connection);
+    Peer peer(theirs);
+    keeping.say_kept(1000);
+    CHECK(connection->wants_input(false));
+    peer.send("#1a#1b");
+    co_await turn_until([&] { return connection->inbox().unread() == 2; });
+    CHECK_FALSE(connection->wants_input(false));
+    keeping.say_kept(97);
+    CHECK(connection->wants_input(false));
+    CHECK_FALSE(connection->wants_input(true));
+    keeping.say_kept(1000);
+    const Chunk chunk = co_await conn.read_exactly(2);
+    CHECK(chunk.view() == "ab");
+    CHECK(connection->wants_input(true));
   });
 }
