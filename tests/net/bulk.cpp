@@ -72,6 +72,7 @@ TEST_CASE("small and large transfers may follow one another on a connection") {
 }
 
 TEST_CASE("a connection that has gone quiet after a large transfer gives its large buffer back") {
+  if (plain_only("the size of what is read says nothing of the buffer that it came into")) return;
   on_each_engine([]() -> Task<> {
     EventLoop& loop = EventLoop::current();
     auto [conn, peer] = connect_pair();

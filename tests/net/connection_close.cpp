@@ -9,7 +9,7 @@
 #include <system_error>
 #include <vector>
 
-#include "../support/net.h"
+#include "../support/net_server.h"
 #include "../support/simulation.h"
 
 using namespace weir;
@@ -464,8 +464,7 @@ TEST_CASE("a waiting read that is woken and then dropped leaves its bytes to the
 
 TEST_CASE("a connection keeps its name and its addresses when it is closed") {
   on_each_engine([]() -> Task<> {
-    ServerOptions options;
-    options.address = loopback();
+    ServerOptions options = server_options(Engine::automatic);
     options.name = "named";
     TcpServer server(EventLoop::current(), options);
     bool same = false;
@@ -480,7 +479,7 @@ TEST_CASE("a connection keeps its name and its addresses when it is closed") {
              name.starts_with("named-127.0.0.1:") && local == server.address();
       done.set();
     });
-    const Peer client = Peer::connect(server.address());
+    const Peer client = co_await agreed_peer(server);
     co_await done.wait();
     CHECK(same);
   });

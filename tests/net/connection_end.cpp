@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "../support/net.h"
+#include "../support/net_server.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -71,8 +71,7 @@ Task<> read_on(Peer& client, std::string& got, std::size_t size, Pace& pace) {
 constexpr std::size_t kMessage = 16 << 20;
 
 ServerOptions server_with_deadline() {
-  ServerOptions options;
-  options.address = loopback();
+  ServerOptions options = server_options(Engine::automatic);
   options.connection.water_marks.high = 64 << 20;
   options.connection.linger = 1min;
   return options;
@@ -241,7 +240,7 @@ TEST_CASE("idle_timeout resets a peer that stopped reading in the middle of a me
       error = (co_await as_tuple(conn.read())).error;
       done.set();
     });
-    Peer client = Peer::connect(server.address(), kSmall);
+    Peer client = co_await agreed_peer(server, kSmall);
     co_await done.wait();
     CHECK(error == errc::idle);
     CHECK(error == std::errc::timed_out);
@@ -260,7 +259,7 @@ TEST_CASE("a background flush is not idle") {
       std::string message = pattern(kMessage);
       co_await conn.send(std::move(message));
     });
-    Peer client = Peer::connect(server.address(), kSmall);
+    Peer client = co_await agreed_peer(server, kSmall);
     co_await sleep(300ms);
     const auto receive = [&client] { return client.receive_all(); };
     const std::string got = co_await in_thread(receive);
@@ -285,7 +284,7 @@ TEST_CASE("write_timeout resets a peer that takes nothing, whatever the handler 
         if (!error) error = (co_await as_tuple(conn.read())).error;
         done.set();
       });
-      Peer client = Peer::connect(server.address(), kSmall);
+      Peer client = co_await agreed_peer(server, kSmall);
       co_await done.wait();
       CHECK(error == errc::unresponsive);
       CHECK(error == std::errc::timed_out);
@@ -310,7 +309,7 @@ TEST_CASE("write_timeout leaves alone who reads slowly, and who says nothing") {
       (void)co_await as_tuple(conn.read());
     });
     for (bool again = true; again;) {
-      Peer client = Peer::connect(server.address(), kSmall);
+      Peer client = co_await agreed_peer(server, kSmall);
       co_await sleep(1200ms);  // nothing is to be sent
       client.send("go on");
       std::string got;
@@ -347,7 +346,7 @@ TEST_CASE("no deadline ends who reads little out of a full buffer, but steadily"
           (void)co_await as_tuple(conn.read());
           ended = true;
         });
-        Peer client = Peer::connect(server.address(), kSmall);
+        Peer client = co_await agreed_peer(server, kSmall);
         // Less than a third of what the kernel keeps for it: nothing can be sent meanwhile.
         std::string got;
         Pace pace;

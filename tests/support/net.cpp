@@ -209,9 +209,47 @@ TestMachine& TestMachine::current() {
   return simulated != nullptr ? *simulated : real_machine();
 }
 
+TlsMode*& TlsMode::current() noexcept {
+  static TlsMode* mode = nullptr;
+  return mode;
+}
+
+bool plain_only(std::string_view reason) {
+  if (TlsMode::current() == nullptr) return false;
+  MESSAGE("skipped over TLS: " << std::string(reason));
+  return true;
+}
+
 Peer Peer::connect(const SocketAddress& address, int buffer_bytes) {
   const std::int64_t fd = TestMachine::current().connect(address, buffer_bytes);
   return Peer(static_cast<int>(checked(fd, "connect")));
+}
+
+Peer Peer::connect_to(const TcpServer& server, int buffer_bytes) {
+  Peer peer = connect(server.address(), buffer_bytes);
+  if (TlsMode* tls = TlsMode::current()) peer.layer_ = tls->begin(*peer.machine_, peer.fd_);
+  return peer;
+}
+
+std::int64_t Peer::send_some(std::string_view bytes, bool waits) {
+  return layer_ != nullptr ? layer_->send(bytes, waits) : machine_->send(fd_, bytes, waits);
+}
+
+std::int64_t Peer::receive_some(std::span<char> into, bool waits) {
+  return layer_ != nullptr ? layer_->receive(into, waits) : machine_->receive(fd_, into, waits);
+}
+
+void Peer::agree() {
+  if (layer_ != nullptr) checked(layer_->agree(true), "agree");
+}
+
+Task<Peer> agreed_peer(const TcpServer& server, int buffer_bytes) {
+  Peer peer = Peer::connect_to(server, buffer_bytes);
+  if (TlsMode::current() != nullptr) {
+    const auto agree = [&peer] { peer.agree(); };
+    co_await in_thread(agree);
+  }
+  co_return peer;
 }
 
 int Peer::knock(const SocketAddress& address) {
@@ -226,7 +264,7 @@ int Peer::knock(const SocketAddress& address) {
 
 void Peer::send(std::string_view bytes) {
   while (!bytes.empty()) {
-    const std::int64_t sent = checked(machine_->send(fd_, bytes, true), "send");
+    const std::int64_t sent = checked(send_some(bytes, true), "send");
     bytes.remove_prefix(static_cast<std::size_t>(sent));
   }
 }
@@ -234,7 +272,7 @@ void Peer::send(std::string_view bytes) {
 std::size_t Peer::send_now(std::string_view bytes) {
   std::size_t total = 0;
   while (!bytes.empty()) {
-    const std::int64_t sent = machine_->send(fd_, bytes, false);
+    const std::int64_t sent = send_some(bytes, false);
     if (sent == -EAGAIN) break;
     total += static_cast<std::size_t>(checked(sent, "send"));
     bytes.remove_prefix(static_cast<std::size_t>(sent));
@@ -244,20 +282,20 @@ std::size_t Peer::send_now(std::string_view bytes) {
 
 std::string Peer::receive(std::size_t most) {
   std::string bytes(most, '\0');
-  bytes.resize(static_cast<std::size_t>(checked(machine_->receive(fd_, bytes, true), "recv")));
+  bytes.resize(static_cast<std::size_t>(checked(receive_some(bytes, true), "recv")));
   return bytes;
 }
 
 std::string Peer::receive_now(std::size_t most) {
   std::string bytes(most, '\0');
-  const std::int64_t count = machine_->receive(fd_, bytes, false);
+  const std::int64_t count = receive_some(bytes, false);
   bytes.resize(count == -EAGAIN ? 0 : static_cast<std::size_t>(checked(count, "recv")));
   return bytes;
 }
 
 bool Peer::has_ended() {
   char byte = 0;
-  return machine_->receive(fd_, std::span(&byte, 1), false) == 0;
+  return receive_some(std::span(&byte, 1), false) == 0;
 }
 
 std::string Peer::receive_exactly(std::size_t count) {
@@ -292,14 +330,20 @@ int Peer::wait_for_end() {
   return error;
 }
 
-void Peer::shutdown_send() { checked(machine_->sockets().shutdown_send(fd_), "shutdown"); }
+void Peer::shutdown_send() {
+  if (layer_ != nullptr) checked(layer_->say_end(true), "say the end");
+  checked(machine_->sockets().shutdown_send(fd_), "shutdown");
+}
 
 void Peer::reset() {
   machine_->sockets().set(fd_, Sockets::Option::reset_on_close, 1);
+  layer_.reset();
   close();
 }
 
 void Peer::close() noexcept {
+  if (fd_ >= 0 && layer_ != nullptr) (void)layer_->say_end(false);
+  layer_.reset();
   if (const int fd = std::exchange(fd_, -1); fd >= 0) machine_->sockets().close(fd);
 }
 
@@ -336,8 +380,13 @@ std::pair<int, int> tcp_pair(int buffer_bytes) {
 
 Connected connect_pair(ConnectionOptions options, int buffer_bytes) {
   const auto [ours, theirs] = tcp_pair(buffer_bytes);
-  Peer peer(theirs);
-  return {TcpConnection(Socket(EventLoop::current().sockets(), ours), options), std::move(peer)};
+  TestMachine& machine = TestMachine::current();
+  Peer bare(theirs);
+  TcpConnection connection(Socket(EventLoop::current().sockets(), ours), options);
+  TlsMode* tls = TlsMode::current();
+  if (tls == nullptr) return {std::move(connection), std::move(bare)};
+  std::unique_ptr<PeerLayer> layer = tls->secure(connection, machine, theirs);
+  return {std::move(connection), Peer(machine, bare.release(), std::move(layer))};
 }
 
 Linked link_pair(ConnectionOptions a, ConnectionOptions b, int buffer_bytes) {
@@ -345,7 +394,9 @@ Linked link_pair(ConnectionOptions a, ConnectionOptions b, int buffer_bytes) {
   Sockets& sockets = EventLoop::current().sockets();
   Socket one(sockets, left);
   Socket other(sockets, right);
-  return {TcpConnection(std::move(one), a), TcpConnection(std::move(other), b)};
+  Linked linked{TcpConnection(std::move(one), a), TcpConnection(std::move(other), b)};
+  if (TlsMode* tls = TlsMode::current()) tls->secure(linked.a, linked.b);
+  return linked;
 }
 
 namespace {
@@ -437,6 +488,7 @@ Task<> turns(int count) {
   EventLoop& loop = EventLoop::current();
   const Duration time = TestMachine::current().turn();
   for (int i = 0; i < count; ++i) {
+    if (TlsMode* tls = TlsMode::current()) tls->go_on();
     if (time > Duration::zero()) co_await sleep(time);
     const auto turned = std::make_shared<Event>();
     loop.post([turned] { turned->set(); });

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -70,6 +71,54 @@ void on_engine(Engine engine, const std::function<Task<>()>& body, LoopOptions o
 inline TimePoint time_now() { return EventLoop::current().machine().now(); }
 
 // ---------------------------------------------------------------------------------------------
+// TLS
+
+/// What a peer's bytes go through on their way to its socket and from it. The calls give what those
+/// of the machine give.
+class PeerLayer {
+ public:
+  PeerLayer() = default;
+  PeerLayer(const PeerLayer&) = delete;
+  PeerLayer& operator=(const PeerLayer&) = delete;
+  virtual ~PeerLayer() = default;
+
+  virtual std::int64_t send(std::string_view bytes, bool waits) = 0;
+  virtual std::int64_t receive(std::span<char> into, bool waits) = 0;
+  /// 0 once the handshake is done.
+  virtual std::int64_t agree(bool waits) = 0;
+  /// Before the FIN.
+  virtual std::int64_t say_end(bool waits) = 0;
+};
+
+/// The cases of the net layer run a second time with their connections under TLS, if WEIR_TEST_TLS
+/// is set (tests/CMakeLists.txt says which): those of `connect_pair` and `link_pair`, which have
+/// agreed from the beginning, and those to a server of `server_options`.
+class TlsMode {
+ public:
+  TlsMode() = default;
+  TlsMode(const TlsMode&) = delete;
+  TlsMode& operator=(const TlsMode&) = delete;
+  virtual ~TlsMode() = default;
+
+  /// nullptr: this is the first time.
+  static TlsMode*& current() noexcept;
+
+  [[nodiscard]] virtual const TlsContext& server() const = 0;
+  /// Ours is a server's side; gives what the other end, a client's, is to be behind.
+  virtual std::unique_ptr<PeerLayer> secure(TcpConnection& ours, TestMachine& machine,
+                                            int other) = 0;
+  virtual void secure(TcpConnection& client, TcpConnection& server) = 0;
+  /// A client that begins, and agrees when it is used first, or in `turns`.
+  virtual std::unique_ptr<PeerLayer> begin(TestMachine& machine, int fd) = 0;
+  /// Takes those on that have begun, as far as they come without waiting.
+  virtual void go_on() = 0;
+};
+
+/// Whether this is the second time, in which the calling case has no meaning; the reason is
+/// printed.
+bool plain_only(std::string_view reason);
+
+// ---------------------------------------------------------------------------------------------
 // Peers
 
 /// A plain blocking socket, apart from weir, whose calls give up after `kPatience`: of the kernel,
@@ -80,16 +129,24 @@ class Peer {
   Peer() noexcept = default;
   /// Of the machine that the caller is on.
   explicit Peer(int fd) : machine_(&TestMachine::current()), fd_(fd) {}
-  Peer(Peer&& other) noexcept : machine_(other.machine_), fd_(std::exchange(other.fd_, -1)) {}
+  Peer(TestMachine& machine, int fd, std::unique_ptr<PeerLayer> layer)
+      : machine_(&machine), fd_(fd), layer_(std::move(layer)) {}
+  Peer(Peer&& other) noexcept
+      : machine_(other.machine_),
+        fd_(std::exchange(other.fd_, -1)),
+        layer_(std::move(other.layer_)) {}
   Peer& operator=(Peer&& other) noexcept {
     std::swap(machine_, other.machine_);
     std::swap(fd_, other.fd_);
+    std::swap(layer_, other.layer_);
     return *this;
   }
   ~Peer() { close(); }
 
   /// Connects; with `buffer_bytes`, small buffers in both directions.
   static Peer connect(const SocketAddress& address, int buffer_bytes = 0);
+  /// To a server of `server_options`.
+  static Peer connect_to(const TcpServer& server, int buffer_bytes = 0);
   /// How a connection ends where nobody may listen any more: ECONNREFUSED, or what `wait_for_end`
   /// gives. It says something: of a client that came in the very moment of the listener's close the
   /// kernel may know nothing and have told it nothing, until it does.
@@ -98,6 +155,8 @@ class Peer {
   void send(std::string_view bytes);
   /// Sends as much as goes without waiting.
   std::size_t send_now(std::string_view bytes);
+  /// Waits until the handshake with a server is done, if there is one.
+  void agree();
   /// Some bytes; empty at the end of the stream.
   std::string receive(std::size_t most = 65536);
   /// What is there already, without waiting.
@@ -117,14 +176,24 @@ class Peer {
 
   [[nodiscard]] int fd() const noexcept { return fd_; }
   /// The descriptor is the caller's from now on.
-  [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
+  [[nodiscard]] int release() noexcept {
+    layer_.reset();
+    return std::exchange(fd_, -1);
+  }
   [[nodiscard]] SocketAddress local_address() const;
   explicit operator bool() const noexcept { return fd_ >= 0; }
 
  private:
+  std::int64_t send_some(std::string_view bytes, bool waits);
+  std::int64_t receive_some(std::span<char> into, bool waits);
+
   TestMachine* machine_ = nullptr;
   int fd_ = -1;
+  std::unique_ptr<PeerLayer> layer_;  // nullptr: none
 };
+
+/// `Peer::connect_to`, which has agreed with the server.
+Task<Peer> agreed_peer(const TcpServer& server, int buffer_bytes = 0);
 
 /// A connection between weir, on the current loop, and a plain socket.
 struct Connected {

@@ -19,6 +19,7 @@ inline ServerOptions server_options(Engine engine, std::size_t threads = 1,
   options.threads = threads;
   options.reuse_port = reuse_port;
   options.loop.engine = engine;
+  if (const TlsMode* tls = TlsMode::current()) options.tls = &tls->server();
   return options;
 }
 
@@ -36,7 +37,7 @@ class ServerThread {
 
   TcpServer& operator*() noexcept { return server_; }
   TcpServer* operator->() noexcept { return &server_; }
-  [[nodiscard]] Peer connect() const { return Peer::connect(server_.address()); }
+  [[nodiscard]] Peer connect() const { return Peer::connect_to(server_); }
 
   void stop() {
     if (thread_.joinable()) server_.stop();
@@ -51,6 +52,12 @@ class ServerThread {
   TcpServer server_;
   std::thread thread_;
 };
+
+/// Whether the server has so many connections, and with each of them no handshake is under way.
+inline bool has_agreed(const TcpServer& server, std::size_t count) {
+  const bool plain = TlsMode::current() == nullptr;
+  return server.connection_count() == count && (plain || server.metrics().handshakes == count);
+}
 
 /// One exchange with an echo server.
 inline bool echoes(Peer& peer, std::string_view text = "hello") {
