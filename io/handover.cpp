@@ -36,6 +36,9 @@ constexpr int kMost = 256;
 constexpr std::string_view kOwnName = "weir-own";
 constexpr const char* kReady = "WEIR_READY_FD";
 
+/// At the most, so that they go at once.
+constexpr std::size_t kMostSecrets = 4096;
+
 /// Inherited descriptors that have an owner, or had one.
 std::atomic<bool> taken[kMost];
 
@@ -171,6 +174,11 @@ class Successor final : public LoopResource {
     fd_ = pair[0];
     try {
       command.descriptors.push_back(pair[1]);
+      if (!command.secrets.empty() && command.secrets.size() <= kMostSecrets) {
+        // One that does not ask for them is none of ours.
+        (void)::send(pair[0], command.secrets.data(), command.secrets.size(),
+                     MSG_NOSIGNAL | MSG_DONTWAIT);
+      }
       child_ = start(command.words, command.descriptors, command.with_files);
     } catch (...) {
       ::close(pair[0]);
@@ -310,6 +318,23 @@ std::vector<int> inherited_descriptors() {
 bool inherited_files() noexcept {
   const char* names = std::getenv("LISTEN_FDNAMES");  // NOLINT(concurrency-mt-unsafe)
   return names != nullptr && std::string_view(names).starts_with(kOwnName);
+}
+
+std::string inherited_secrets() {
+  static std::mutex mutex;
+  static std::string secrets;
+  static bool known = false;
+  const std::lock_guard lock(mutex);
+  long pid = 0;
+  long fd = 0;
+  if (std::exchange(known, true) || !number_of("LISTEN_PID", pid) || pid != ::getpid() ||
+      !number_of(kReady, fd)) {
+    return secrets;
+  }
+  std::string bytes(kMostSecrets, '\0');
+  const ssize_t size = ::recv(static_cast<int>(fd), bytes.data(), bytes.size(), MSG_DONTWAIT);
+  if (size > 0) secrets.assign(bytes, 0, static_cast<std::size_t>(size));
+  return secrets;
 }
 
 bool report_ready() noexcept {

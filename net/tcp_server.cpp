@@ -162,6 +162,9 @@ void TcpServer::start(Handler handler) {
   auto listeners = parts_->listeners->take();
   const bool inherited = std::any_of(listeners.begin(), listeners.end(),
                                      [](const auto& listener) { return listener.inherited; });
+  if (inherited && core_->security != nullptr) {
+    core_->security->inherit(detail::inherited_secrets());
+  }
   if (inherited && !detail::report_ready()) {
     throw std::system_error(std::make_error_code(std::errc::operation_canceled),
                             "weir: the predecessor serves on, this server was not ready in time");
@@ -242,6 +245,7 @@ Task<bool> TcpServer::hand_over(const std::vector<std::string>& command) {
       throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
     }
     successor.with_files = listeners.owns_files();
+    if (const auto& security = server.core_->security) successor.secrets = security->secrets();
     successor.limit = detail::to_duration(server.core_->options.hand_over_timeout);
     Task<bool> started = EventLoop::current().machine().start_successor(std::move(successor));
     co_return co_await std::move(started);

@@ -1,3 +1,4 @@
+#include <weir/core/machine.h>
 #include <weir/net/tls/factory.h>
 #include <weir/net/tls/simulated_random.h>
 #include <weir/net/tls/tls_transform.h>
@@ -41,6 +42,7 @@ TlsFactory::TlsFactory(TlsServerOptions options)
                                 " ms; it must not be negative");
   }
   transform_category.store(&tls_category(), std::memory_order_relaxed);
+  tickets_.emplace(process_machine().now());
   put_in_force(load_all({}));
 }
 
@@ -54,17 +56,8 @@ TlsFactory::~TlsFactory() = default;
 
 std::shared_ptr<const Material> TlsFactory::load_all(const std::vector<Identity>& more) const {
   const RealRandom real_random;
-  std::shared_ptr<const Material> material;
-  if (server() == nullptr) {
-    material = load(*client());
-  } else {
-    std::vector<unsigned char> ticket_key;  // stays, so that sessions do
-    {
-      const std::lock_guard lock(mutex_);
-      if (material_ != nullptr) ticket_key = material_->ticket_key;
-    }
-    material = load(*server(), more, std::move(ticket_key));
-  }
+  std::shared_ptr<const Material> material =
+      server() == nullptr ? load(*client()) : load(*server(), more);
   (void)make_contexts_of(*material);  // all that may be wrong shows here
   return material;
 }
@@ -77,6 +70,9 @@ std::shared_ptr<const Contexts> TlsFactory::make_contexts_of(const Material& mat
 
 void TlsFactory::put_in_force(std::shared_ptr<const Material> material) {
   const std::lock_guard lock(mutex_);
+  if (!material->ticket_key.empty()) {
+    tickets_->use(material->ticket_key, process_machine().now());
+  }
   material_.swap(material);
   ++generation_;
   sessions_.clear();
@@ -130,6 +126,14 @@ std::unique_ptr<Handshake> TlsFactory::make(std::string_view peer) {
 
 std::chrono::milliseconds TlsFactory::handshake_timeout() const noexcept {
   return server() != nullptr ? server()->handshake_timeout : kClientHandshake;
+}
+
+std::string TlsFactory::secrets() const {
+  return tickets_ ? tickets_->secrets(process_machine().now()) : std::string();
+}
+
+void TlsFactory::inherit(std::string_view secrets) noexcept {
+  if (tickets_) tickets_->inherit(secrets, process_machine().now());
 }
 
 bool TlsFactory::allows_truncation() const noexcept {

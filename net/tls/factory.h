@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/net/tls/material.h>
+#include <weir/net/tls/ticket_keys.h>
 #include <weir/net/transform.h>
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -28,6 +30,8 @@ class TlsFactory final : public HandshakeFactory, public std::enable_shared_from
   std::unique_ptr<Handshake> make(std::string_view peer) override;
   [[nodiscard]] std::chrono::milliseconds handshake_timeout() const noexcept override;
   [[nodiscard]] bool accepts() const noexcept override { return server() != nullptr; }
+  [[nodiscard]] std::string secrets() const override;
+  void inherit(std::string_view secrets) noexcept override;
 
   /// This thread's, of the files as they are in force.
   [[nodiscard]] std::shared_ptr<const Contexts> contexts();
@@ -38,6 +42,8 @@ class TlsFactory final : public HandshakeFactory, public std::enable_shared_from
     return std::get_if<TlsClientOptions>(&options_);
   }
   [[nodiscard]] bool allows_truncation() const noexcept;
+  /// A server's.
+  [[nodiscard]] TicketKeys& tickets() noexcept { return *tickets_; }
   [[nodiscard]] const std::string& protocols() const noexcept { return protocols_; }
 
   // Sessions of a client, by the server's name.
@@ -52,6 +58,7 @@ class TlsFactory final : public HandshakeFactory, public std::enable_shared_from
   const std::variant<TlsServerOptions, TlsClientOptions> options_;
   const std::string protocols_;
   const std::uint64_t id_;  // of all factories ever made
+  std::optional<TicketKeys> tickets_;
   std::atomic<std::uint64_t> generation_{0};
   mutable std::mutex mutex_;
   std::vector<Identity> more_;

@@ -1,9 +1,9 @@
 #include <weir/net/tls/material.h>
+#include <weir/net/tls/ticket_keys.h>
 
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,7 +16,6 @@
 namespace weir::detail {
 namespace {
 
-constexpr std::size_t kTicketKey = 80;  // name, HMAC key and cipher key, as OpenSSL takes them
 constexpr std::size_t kMostProtocol = 255;
 
 std::string read_file(const std::string& name, const char* what) {
@@ -152,10 +151,6 @@ SslContextPointer make_server(const Material& material, const Material::Pem& pem
   ::SSL_CTX_set_session_cache_mode(of, SSL_SESS_CACHE_OFF);
   static constexpr unsigned char kIdentity[] = "weir";
   ::SSL_CTX_set_session_id_context(of, kIdentity, sizeof(kIdentity) - 1);
-  std::vector<unsigned char> key = material.ticket_key;
-  check(::SSL_CTX_set_tlsext_ticket_keys(of, key.data(), static_cast<long>(key.size())) == 1,
-        "OpenSSL does not take the ticket key");
-  ::OPENSSL_cleanse(key.data(), key.size());
   return context;
 }
 
@@ -197,8 +192,7 @@ std::string alpn_list(const std::vector<std::string>& protocols) {
 }
 
 std::shared_ptr<const Material> load(const TlsServerOptions& options,
-                                     const std::vector<Identity>& more,
-                                     std::vector<unsigned char> ticket_key) {
+                                     const std::vector<Identity>& more) {
   auto material = std::make_shared<Material>();
   material->identities.push_back(read({{}, options.certificate_file, options.private_key_file}));
   for (const Identity& identity : more) material->identities.push_back(read(identity));
@@ -212,13 +206,8 @@ std::shared_ptr<const Material> load(const TlsServerOptions& options,
                                   " has " + std::to_string(key.size()) + " bytes; it must have " +
                                   std::to_string(kTicketKey));
     }
-    ticket_key.assign(key.begin(), key.end());
-  } else if (ticket_key.empty()) {
-    ticket_key.resize(kTicketKey);
-    check(::RAND_priv_bytes(ticket_key.data(), static_cast<int>(kTicketKey)) == 1,
-          "OpenSSL has no randomness");
+    material->ticket_key.assign(key.begin(), key.end());
   }
-  material->ticket_key = std::move(ticket_key);
   return material;
 }
 

@@ -32,9 +32,9 @@ struct Material {
     std::string key;
   };
 
-  std::vector<Pem> identities;  // the first for all names
-  StorePointer trusted;         // nullptr: nobody
-  std::vector<unsigned char> ticket_key;
+  std::vector<Pem> identities;            // the first for all names
+  StorePointer trusted;                   // nullptr: nobody
+  std::vector<unsigned char> ticket_key;  // of the file, if there is one
 };
 
 /// The OpenSSL contexts of one thread: 3.0 scales badly over threads that share one.
@@ -48,8 +48,7 @@ struct Contexts {
 
 /// Both throw what names the file and what is wrong.
 [[nodiscard]] std::shared_ptr<const Material> load(const TlsServerOptions& options,
-                                                   const std::vector<Identity>& more,
-                                                   std::vector<unsigned char> ticket_key);
+                                                   const std::vector<Identity>& more);
 [[nodiscard]] std::shared_ptr<const Material> load(const TlsClientOptions& options);
 
 [[nodiscard]] std::shared_ptr<const Contexts> make_contexts(const Material& material,

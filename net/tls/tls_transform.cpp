@@ -134,6 +134,15 @@ struct Callbacks {
     return SSL_TLSEXT_ERR_OK;
   }
 
+  static int use_ticket_key(SSL* ssl, unsigned char* name, unsigned char* iv,
+                            EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int makes) {
+    if (current.of == nullptr) return -1;
+    TicketKeys& keys = current.of->factory_->tickets();
+    const int result = weir::detail::use_ticket_key(keys, name, iv, cipher, mac, makes == 1);
+    // Each ticket of TLS 1.3 is used once: another follows.
+    return result == 1 && makes == 0 && ::SSL_version(ssl) == TLS1_3_VERSION ? 2 : result;
+  }
+
   static int new_session(SSL* /*ssl*/, SSL_SESSION* session) {
     if (current.of == nullptr) return 0;
     ::SSL_SESSION_up_ref(session);
@@ -149,6 +158,7 @@ void set_callbacks(SSL_CTX* context, bool server) {
   ::SSL_CTX_set_info_callback(context, &Callbacks::info);
   if (server) {
     SSL_CTX_set_tlsext_servername_callback(context, &Callbacks::choose_name);
+    ::SSL_CTX_set_tlsext_ticket_key_evp_cb(context, &Callbacks::use_ticket_key);
     ::SSL_CTX_set_alpn_select_cb(context, &Callbacks::choose_protocol, nullptr);
   } else {
     ::SSL_CTX_sess_set_new_cb(context, &Callbacks::new_session);
