@@ -74,6 +74,7 @@ void TlsFactory::put_in_force(std::shared_ptr<const Material> material) {
     tickets_->use(material->ticket_key, process_machine().now());
   }
   material_.swap(material);
+  files_were_read();
   ++generation_;
   sessions_.clear();
 }

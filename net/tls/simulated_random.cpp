@@ -5,13 +5,21 @@
 
 #include <openssl/rand.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <ctime>
 #include <mutex>
 
 namespace weir::detail {
 namespace {
 
 constinit thread_local int real = 0;
+
+/// When certificates were read last.
+std::atomic<std::time_t> last_read{0};
+/// The clock of a simulated world when that begins.
+constexpr std::chrono::hours kBeginning{1};
 
 /// The machine that this thread is on, if OpenSSL does not belong to it; else nullptr.
 Machine* simulated_machine() noexcept {
@@ -49,6 +57,14 @@ bool draw_from_simulation() {
     ::RAND_set_rand_method(&method);
   });
   return true;
+}
+
+void files_were_read() noexcept { last_read = ::time(nullptr); }
+
+std::time_t simulated_time() {
+  const auto since = current_machine().now().time_since_epoch() - kBeginning;
+  return last_read +
+         static_cast<std::time_t>(std::chrono::floor<std::chrono::seconds>(since).count());
 }
 
 }  // namespace weir::detail

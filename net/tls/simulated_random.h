@@ -1,5 +1,7 @@
 #pragma once
 
+#include <ctime>
+
 namespace weir::detail {
 
 /// Whether the current loop is simulated: then OpenSSL draws from the world's randomness whatever
@@ -15,5 +17,11 @@ class RealRandom {
   RealRandom& operator=(const RealRandom&) = delete;
   ~RealRandom();
 };
+
+/// What simulated worlds take for the time at which they begin is this: the certificates that they
+/// meet are of the real world.
+void files_were_read() noexcept;
+/// By which the current world's certificates are looked at.
+[[nodiscard]] std::time_t simulated_time();
 
 }  // namespace weir::detail

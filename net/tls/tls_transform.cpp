@@ -206,6 +206,7 @@ void TlsTransform::begin() {
   ::SSL_set_bio(ssl_.get(), bio, bio);
   // The ages of tickets would make a simulated run unlike the one before.
   const bool simulated = draw_from_simulation();
+  if (simulated) ::X509_VERIFY_PARAM_set_time(::SSL_get0_param(ssl_.get()), simulated_time());
   if (factory_->accepts()) {
     ::SSL_set_verify(ssl_.get(), ::SSL_get_verify_mode(ssl_.get()), &Callbacks::verify);
     if (simulated) {

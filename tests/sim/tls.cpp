@@ -43,13 +43,13 @@ Task<> talk(TlsContext trusting, int wanted, int& done) {
   }
 }
 
-struct Run {
+struct RunOfWorld {
   std::uint64_t hash;
   int done;
 };
 
-Run run_world(std::uint64_t seed, const sim::Faults& faults, const TlsContext& secure,
-              const TlsContext& trusting) {
+RunOfWorld run_world(std::uint64_t seed, const sim::Faults& faults, const TlsContext& secure,
+                     const TlsContext& trusting) {
   int done = 0;
   sim::World world({.seed = seed, .faults = faults});
   sim::Host& server = world.add_host("10.0.0.1");
@@ -72,14 +72,56 @@ Run run_world(std::uint64_t seed, const sim::Faults& faults, const TlsContext& s
 
 }  // namespace
 
+TEST_CASE("in a simulated world certificates run out, and become valid, by its own time") {
+  const Credentials& credentials = Credentials::instance();
+  const Directory directory;
+  const std::string certificate = directory.file("c");
+  const std::string key = directory.file("k");
+  const auto reason_at = [](Duration when, const TlsContext& secure) {
+    std::string reason;
+    sim::World world({.seed = 1});
+    sim::Host& server = world.add_host("10.0.0.1");
+    const auto serve = [](TlsContext context) -> Task<> {
+      ServerOptions options;
+      options.address = SocketAddress::parse("10.0.0.1:443");
+      options.tls = &context;
+      TcpServer listening(EventLoop::current(), std::move(options));
+      listening.start([](TcpConnection conn) -> Task<> { (void)co_await conn.read(); });
+      co_await sleep(1000h);
+    };
+    server.spawn(serve(secure));
+    const auto ask = [&reason](Duration at, TlsContext trusting) -> Task<> {
+      co_await sleep(at);
+      ConnectOptions options;
+      options.tls = &trusting;
+      options.server_name = "server.sim";
+      try {
+        (void)co_await connect("10.0.0.1:443", options);
+      } catch (const std::system_error& error) {
+        reason = error.what();
+      }
+    };
+    world.add_host("10.0.0.2").spawn(ask(when, client_context()));
+    world.run_for(when + 1min);
+    return reason;
+  };
+  CHECK(reason_at(1min, server_context()) == "");
+  CHECK(reason_at(2h, server_context()).find("has expired") != std::string::npos);
+  credentials.write({.from = 30 * 60}, certificate, key);
+  const TlsContext later =
+      TlsContext::server({.certificate_file = certificate, .private_key_file = key});
+  CHECK(reason_at(1min, later).find("not yet valid") != std::string::npos);
+  CHECK(reason_at(45min, later) == "");
+}
+
 TEST_CASE("a simulated run with TLS is the same run each time, and bytes survive harsh faults") {
   const TlsContext secure = server_context();
   const TlsContext trusting = client_context();
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     CAPTURE(seed);
     const sim::Faults faults = seed % 2 == 0 ? sim::Faults::harsh() : sim::Faults{};
-    const Run first = run_world(seed, faults, secure, trusting);
-    const Run second = run_world(seed, faults, secure, trusting);
+    const RunOfWorld first = run_world(seed, faults, secure, trusting);
+    const RunOfWorld second = run_world(seed, faults, secure, trusting);
     CHECK(first.hash == second.hash);
     CHECK(first.done == second.done);
     if (seed % 2 == 1) CHECK(first.done >= 12);
