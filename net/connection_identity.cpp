@@ -69,6 +69,10 @@ bool ConnectionIdentity::is_draining() const noexcept {
   return whose != nullptr && whose->draining(true).is_set();
 }
 
+void ConnectionIdentity::tell_of_tls() const noexcept {
+  if (ConnectionOwner* whose = owner()) whose->met_tls(connection());
+}
+
 ConnectionOwner* ConnectionIdentity::leave_owner() noexcept {
   ConnectionOwner* whose = owner();
   received_ = &connection().loop().uncounted();

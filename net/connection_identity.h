@@ -25,6 +25,9 @@ class ConnectionOwner {
   /// has been sent.
   [[nodiscard]] virtual Event& draining(bool used) noexcept = 0;
 
+  /// A client began with TLS where nothing was transformed.
+  virtual void met_tls(Connection& /*connection*/) noexcept {}
+
   std::uint64_t received = 0;  // bytes that came for its connections' users; on its loop
 
  protected:
@@ -60,6 +63,7 @@ class ConnectionIdentity {
   [[nodiscard]] bool is_draining() const noexcept;
   /// The owner goes before the connection, or learns that it is closed.
   ConnectionOwner* leave_owner() noexcept;
+  void tell_of_tls() const noexcept;
   void count_received(std::size_t size) noexcept { *received_ += size; }
 
  private:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 
 #ifndef POLLRDHUP
 #define POLLRDHUP 0x2000
@@ -150,6 +151,7 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
   const std::byte* data = buffer->data();
   if (mode_ == Mode::discarding) return connection().discard(size);
   if (mode_ == Mode::stopped) return;
+  if (mode_ == Mode::first) look_at_first({data, size});
   try {
     if (Transform* transform = connection().transform()) {
       const std::size_t before = inbox.unread();
@@ -168,6 +170,16 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
   if (in_flight() && (inbox.full() || (wants_bulk() && bulk_ == nullptr))) update();
 }
 
+/// A client that was meant for another port gets an answer that tells it nothing.
+void Receiver::look_at_first(std::span<const std::byte> bytes) noexcept {
+  mode_ = Mode::flowing;
+  const auto is = [&bytes](std::size_t at, int value) {
+    return std::to_integer<int>(bytes[at]) == value;
+  };
+  // A record of the handshake, of any version, that holds a ClientHello (RFC 8446, 4 and 5.1).
+  if (bytes.size() > 5 && is(0, 22) && is(1, 3) && is(5, 1)) connection().identity().tell_of_tls();
+}
+
 void Receiver::discard() noexcept {
   if (mode_ != Mode::ended && mode_ != Mode::stopped) mode_ = Mode::discarding;
   update();
@@ -180,13 +192,15 @@ void Receiver::stop() noexcept {
 
 Receiver::Mode Receiver::next_mode() const noexcept {
   switch (mode_) {
+    case Mode::first:
     case Mode::flowing:
     case Mode::transformed:
     case Mode::held:
     case Mode::held_at_end: {
       const bool held = mode_ == Mode::held || mode_ == Mode::held_at_end;
       if (!connection().wants_input(held)) return held ? mode_ : Mode::held;
-      return connection().transform() == nullptr ? Mode::flowing : Mode::transformed;
+      if (connection().transform() != nullptr) return Mode::transformed;
+      return mode_ == Mode::first ? Mode::first : Mode::flowing;
     }
     case Mode::doubted:
     case Mode::ended:
@@ -206,7 +220,7 @@ bool Receiver::wants_bulk() const noexcept {
 void Receiver::update() noexcept {
   mode_ = next_mode();
   const bool polls = mode_ == Mode::held || mode_ == Mode::doubted;
-  const bool flows = mode_ == Mode::flowing || mode_ == Mode::transformed;
+  const bool flows = mode_ == Mode::first || mode_ == Mode::flowing || mode_ == Mode::transformed;
   const bool receives = flows || (mode_ == Mode::discarding && connection().may_discard());
   connection().inbox().set_flowing(flows);
   if (!operation_.in_flight()) {

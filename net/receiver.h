@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 
 namespace weir::detail {
@@ -35,12 +36,15 @@ class Receiver {
  private:
   /// What becomes of the bytes that come:
   ///
+  ///      first ──▶ flowing, or transformed    the first bytes may say that they are TLS
+  ///
   ///     flowing ──▶ held ──▶ held_at_end      the inbox is at its mark; and the peer's end shows
   ///        │  ◀───────┴─────────┘
   ///        ├──▶ doubted ──▶ ended             an end while something is to be sent may be a reset
   ///        └──▶ discarding                    the connection was closed
   ///     stopped                               it is broken
   enum class Mode : std::uint8_t {
+    first,
     flowing,
     transformed,  // the same, by way of the transform
     held,
@@ -58,6 +62,7 @@ class Receiver {
   void polled(int events) noexcept;
   void came_to_end() noexcept;
   void note_size(std::size_t size, std::size_t room) noexcept;
+  void look_at_first(std::span<const std::byte> bytes) noexcept;
   void deliver(BufferRef buffer, std::size_t size) noexcept;
   [[nodiscard]] Mode next_mode() const noexcept;
   void start() noexcept;
@@ -67,7 +72,7 @@ class Receiver {
 
   std::unique_ptr<Bulk> bulk_;                 // while it receives into a large buffer
   [[no_unique_address]] Operation operation_;  // what follows lies in its padding
-  Mode mode_ = Mode::flowing;
+  Mode mode_ = Mode::first;
   std::uint8_t full_buffers_ = 0;  // receives in a row that were as large as they could be
 };
 

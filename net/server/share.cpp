@@ -241,6 +241,15 @@ void Share::write_name(LogLine& line, std::uint64_t id) const noexcept {
   line << core_->options.name << "-#" << id;
 }
 
+void Share::met_tls(Connection& stream) noexcept {
+  static constinit LogLimit limit("clients that speak TLS to a plain port");
+  if (core_->security != nullptr || !limit.admits(logging::Level::info)) return;
+  LogLine what;
+  write_name(what, stream.identity().id());
+  what << ": the client begins with TLS, and this server has none";
+  logging::write(logging::Level::info, what);
+}
+
 void Share::forget(Connection& stream) noexcept {
   for (Walk* walk = walks_.front(); walk != nullptr; walk = walks_.after(*walk)) {
     if (walk->next_ == &stream) walk->next_ = streams_.after(stream);

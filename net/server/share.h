@@ -120,6 +120,7 @@ class Share final : public ConnectionOwner,
 
   void connection_closed(Connection& stream) noexcept override;
   [[nodiscard]] std::string_view owner_name() const noexcept override;
+  void met_tls(Connection& stream) noexcept override;
   [[nodiscard]] Event& draining(bool used) noexcept override {
     return used ? draining_ : draining_unused_;
   }
