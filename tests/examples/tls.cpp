@@ -79,4 +79,36 @@ TEST_CASE("the client's example fetches from the server's over TLS, and from nob
   CHECK(distrustful.read_all().find("verifying the certificate") != std::string::npos);
   CHECK(distrustful.wait() == 1);
 }
+
+TEST_CASE(
+    "the example of STARTTLS takes a mail under TLS alone, and nothing slipped in before it") {
+  const Credentials& credentials = Credentials::instance();
+  Child server(WEIR_EXAMPLES_DIR "/starttls",
+               {"--port", "0", "--tls-certificate", credentials.certificate_file, "--tls-key",
+                credentials.private_key_file});
+  const auto address = SocketAddress::parse(address_of(server));
+  const auto ask = [](auto& peer, std::string_view said, std::string_view answer) {
+    peer.send(said);
+    CHECK(peer.receive_exactly(answer.size()) == answer);
+  };
+  Peer peer = Peer::connect(address);
+  ask(peer, "", "220 weir\r\n");
+  ask(peer, "EHLO me\r\n", "250-weir\r\n250 STARTTLS\r\n");
+  ask(peer, "MAIL FROM:<me>\r\n", "530 say STARTTLS first\r\n");
+  ask(peer, "starttls\r\n", "220 go ahead\r\n");
+  TlsPeer secure(std::move(peer), false);
+  secure.shake_hands();
+  ask(secure, "EHLO me\r\n", "250 weir\r\n");
+  ask(secure, "DATA\r\n", "354 end it with a dot\r\n");
+  ask(secure, "STARTTLS\r\n.\r\n", "250 thrown away\r\n");
+  ask(secure, "QUIT\r\n", "221 bye\r\n");
+  CHECK(secure.ends());
+  Peer sly = Peer::connect(address);
+  ask(sly, "", "220 weir\r\n");
+  ask(sly, "STARTTLS\r\nMAIL FROM:<me>\r\n", "220 go ahead\r\n");
+  int error = 0;
+  CHECK(sly.receive_all(&error).find("50 ") == std::string::npos);  // no answer
+  server.signal(SIGTERM);
+  CHECK(server.wait() == 0);
+}
 #endif
