@@ -1,7 +1,13 @@
-// With what others wrote: the command openssl, curl.
+// With what others wrote: the command openssl, curl, nginx, haproxy, ab, wrk, Python, GnuTLS.
+#include <weir/io/kernel_sockets.h>
+
 #include <doctest/doctest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +24,12 @@ namespace {
 
 constexpr const char* kOpenssl = "/usr/bin/openssl";
 constexpr const char* kCurl = "/usr/bin/curl";
+constexpr const char* kNginx = "/usr/sbin/nginx";
+constexpr const char* kHaproxy = "/usr/sbin/haproxy";
+constexpr const char* kAb = "/usr/bin/ab";
+constexpr const char* kWrk = "/usr/bin/wrk";
+constexpr const char* kPython = "/usr/bin/python3";
+constexpr const char* kGnutls = "/usr/bin/gnutls-cli";
 
 bool is_here(const char* program) {
   const bool here = ::access(program, X_OK) == 0;
@@ -150,5 +162,194 @@ TEST_CASE("curl fetches a page") {
                        "https://localhost:" + port + "/"});
     CHECK(distrustful.read_all().find("certificate") != std::string::npos);
     CHECK(distrustful.wait() == 60);
+  });
+}
+
+namespace {
+
+/// A handler for those who fetch pages, one after the other on a connection.
+Task<> serve_pages(TcpConnection conn) {
+  for (;;) {
+    const Chunk head = co_await conn.read_until("\r\n\r\n", 8192);
+    if (head.is_end()) co_return;
+    const bool stays = head.view().starts_with("GET /") &&
+                       (head.view().find("HTTP/1.1") != std::string_view::npos ||
+                        head.view().find("Keep-Alive") != std::string_view::npos);
+    co_await conn.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n");
+    co_await conn.send(stays ? "Connection: keep-alive\r\n\r\nhello" : "\r\nhello");
+    if (!stays) co_return;
+  }
+}
+
+/// Fetches a page from a proxy that listens at the path, as soon as it does.
+std::string fetched_from(Engine engine, const std::string& path) {
+  EventLoop loop(LoopOptions{.engine = engine});
+  std::string page;
+  const TlsContext trusting = client_context();
+  const auto fetch = [&]() -> Task<> {
+    ConnectOptions options;
+    options.tls = &trusting;
+    options.server_name = "localhost";
+    TcpConnection conn = co_await connect("unix:" + path, options);
+    co_await conn.send("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    while (const Chunk part = co_await conn.read()) page += part.view();
+  };
+  CHECK(eventually([&] {
+    const Socket probe(kernel_sockets(), ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const RawAddress& raw = SocketAddress::parse("unix:" + path).raw();
+    return ::connect(probe.fd(), reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) == 0;
+  }));
+  loop.run_until_complete(fetch());
+  return page;
+}
+
+void write_file(const std::string& name, const std::string& text) { std::ofstream(name) << text; }
+
+std::string text_in(const std::string& name) {
+  std::ifstream file(name);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+}  // namespace
+
+TEST_CASE("nginx stands between a client and a server, with TLS to both") {
+  if (!is_here(kNginx)) return;
+  const Credentials& credentials = Credentials::instance();
+  for_each_engine([&](Engine engine) {
+    TlsServerThread server(engine, credentials.server(), &serve_pages);
+    const Directory directory;
+    const std::string here = directory.file("");
+    const std::string path = directory.file("nginx.sock");
+    write_file(directory.file("conf"),
+               "daemon off; master_process off; pid " + here +
+                   "pid;\n"
+                   "events {}\nhttp {\n  access_log off; client_body_temp_path " +
+                   here +
+                   "a;\n"
+                   "  proxy_temp_path " +
+                   here + "b; fastcgi_temp_path " + here +
+                   "c;\n"
+                   "  uwsgi_temp_path " +
+                   here + "d; scgi_temp_path " + here +
+                   "e;\n"
+                   "  server {\n    listen unix:" +
+                   path +
+                   " ssl;\n"
+                   "    ssl_certificate " +
+                   credentials.certificate_file +
+                   ";\n"
+                   "    ssl_certificate_key " +
+                   credentials.private_key_file +
+                   ";\n"
+                   "    location / {\n      proxy_pass https://" +
+                   server.address() +
+                   ";\n"
+                   "      proxy_ssl_verify on; proxy_ssl_trusted_certificate " +
+                   credentials.ca_file +
+                   ";\n      proxy_ssl_name localhost; proxy_ssl_server_name on;\n    }\n  }\n}\n");
+    Child nginx(kNginx, {"-e", directory.file("error"), "-c", directory.file("conf")});
+    const std::string page = fetched_from(engine, path);
+    INFO(page);
+    CHECK(page.starts_with("HTTP/1.1 200 OK"));
+    CHECK(page.ends_with("hello"));
+    nginx.signal(SIGTERM);
+    CHECK(nginx.wait() == 0);
+  });
+}
+
+TEST_CASE("haproxy stands between a client and a server, with TLS to both") {
+  if (!is_here(kHaproxy)) return;
+  const Credentials& credentials = Credentials::instance();
+  for_each_engine([&](Engine engine) {
+    TlsServerThread server(engine, credentials.server(), &serve_pages);
+    const Directory directory;
+    const std::string path = directory.file("haproxy.sock");
+    write_file(directory.file("both"),
+               text_in(credentials.certificate_file) + text_in(credentials.private_key_file));
+    write_file(directory.file("conf"),
+               "defaults\n  mode tcp\n  timeout connect 120s\n  timeout client 120s\n"
+               "  timeout server 120s\nfrontend front\n  bind unix@" +
+                   path + " ssl crt " + directory.file("both") +
+                   "\n  default_backend back\nbackend back\n  server s " + server.address() +
+                   " ssl verify required ca-file " + credentials.ca_file +
+                   " verifyhost localhost sni str(localhost)\n");
+    Child haproxy(kHaproxy, {"-db", "-f", directory.file("conf")});
+    const std::string page = fetched_from(engine, path);
+    INFO(page);
+    CHECK(page.starts_with("HTTP/1.1 200 OK"));
+    CHECK(page.ends_with("hello"));
+  });
+}
+
+TEST_CASE("ab and wrk put load on a server, and nothing fails") {
+  const Credentials& credentials = Credentials::instance();
+  for_each_engine([&](Engine engine) {
+    TlsServerThread server(engine, credentials.server(), &serve_pages);
+    const std::string url = "https://" + server.address() + "/";
+    if (is_here(kAb)) {
+      for (const bool stays : {false, true}) {
+        Child ab(kAb, {"-n", "200", "-c", "8", stays ? "-k" : "-q", url});
+        const std::string said = ab.read_all();
+        INFO(said);
+        CHECK(said.find("Complete requests:      200") != std::string::npos);
+        CHECK(said.find("Failed requests:        0") != std::string::npos);
+        CHECK(ab.wait() == 0);
+      }
+    }
+    if (is_here(kWrk)) {
+      Child wrk(kWrk, {"-t", "1", "-c", "4", "-d", "1s", url});
+      const std::string said = wrk.read_all();
+      INFO(said);
+      CHECK(said.find("requests in") != std::string::npos);
+      CHECK(said.find("Non-2xx") == std::string::npos);
+      CHECK(said.find("Socket errors") == std::string::npos);
+      CHECK(wrk.wait() == 0);
+    }
+  });
+}
+
+TEST_CASE("Python's ssl talks to a server, and takes its client for one that said all") {
+  if (!is_here(kPython)) return;
+  const Credentials& credentials = Credentials::instance();
+  for_each_engine([&](Engine engine) {
+    TlsServerThread server(engine, credentials.server(), &echo);
+    Child client(kPython, {"-c", R"(
+import socket, ssl, sys
+host, _, port = sys.argv[1].rpartition(':')
+context = ssl.create_default_context(cafile=sys.argv[2])
+context.verify_flags &= ~getattr(ssl, 'VERIFY_X509_STRICT', 0)
+with socket.create_connection((host, int(port))) as raw:
+    with context.wrap_socket(raw, server_hostname='localhost', suppress_ragged_eofs=False) as conn:
+        conn.sendall(b'x' * 100000)
+        got = 0
+        while got < 100000:
+            got += len(conn.recv(65536))
+        version = conn.version()
+        conn.unwrap()
+        print('well', version)
+)",
+                           server.address(), credentials.ca_file});
+    const std::string said = client.read_all();
+    INFO(said);
+    CHECK(said == "well TLSv1.3\n");
+    CHECK(client.wait() == 0);
+  });
+}
+
+TEST_CASE("gnutls-cli talks to a server, and verifies it") {
+  if (!is_here(kGnutls)) return;
+  const Credentials& credentials = Credentials::instance();
+  for_each_engine([&](Engine engine) {
+    TlsServerThread server(engine, credentials.server(), &serve_pages);
+    const std::string port = std::to_string((*server.server)->address().port());
+    Child client(kGnutls,
+                 {"--x509cafile", credentials.ca_file, "--verify-hostname", "localhost", "--port",
+                  port, "127.0.0.1"},
+                 Child::Input::written);
+    CHECK(client.write("GET / HTTP/1.0\r\n\r\n"));
+    const std::string said = client.read_all();
+    INFO(said);
+    CHECK(said.find("200 OK") != std::string::npos);
+    CHECK(said.find("Handshake was completed") != std::string::npos);
   });
 }
