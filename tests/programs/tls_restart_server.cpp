@@ -24,10 +24,10 @@ Task<> serve(TcpServer& server, std::vector<std::string> command) {
   for (;;) {
     const int number = co_await signal(SIGHUP, SIGTERM);
     if (number != SIGHUP) break;
-    const bool accepts = co_await server.hand_over(command);
-    if (accepts) break;
+    if (bool accepts = co_await server.hand_over(command); accepts) break;
   }
-  (void)co_await server.drain(1h);
+  const DrainReport report = co_await server.drain(1h);
+  std::printf("drained %zu %zu\n", report.finished, report.forced);
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ TEST_CASE("in a simulated world certificates run out, and become valid, by its o
       co_await sleep(1000h);
     };
     server.spawn(serve(secure));
-    const auto ask = [&reason](Duration at, TlsContext trusting) -> Task<> {
+    const auto ask = [](Duration at, TlsContext trusting, std::string& why) -> Task<> {
       co_await sleep(at);
       ConnectOptions options;
       options.tls = &trusting;
@@ -98,10 +98,10 @@ TEST_CASE("in a simulated world certificates run out, and become valid, by its o
       try {
         (void)co_await connect("10.0.0.1:443", options);
       } catch (const std::system_error& error) {
-        reason = error.what();
+        why = error.what();
       }
     };
-    world.add_host("10.0.0.2").spawn(ask(when, client_context()));
+    world.add_host("10.0.0.2").spawn(ask(when, client_context(), reason));
     world.run_for(when + 1min);
     return reason;
   };
