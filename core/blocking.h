@@ -74,6 +74,8 @@ class [[nodiscard("co_await it")]] BlockingAwaiter {
   using Job = BlockingJob<Function>;
 
  public:
+  static constexpr char kWaitsFor[] = "blocking";
+
   BlockingAwaiter(std::shared_ptr<WorkQueue> queue, Function&& function)
       : queue_(std::move(queue)), function_(std::move(function)) {}
   BlockingAwaiter(BlockingAwaiter&& other) noexcept(std::is_nothrow_move_constructible_v<Function>)

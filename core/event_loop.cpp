@@ -1,6 +1,8 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/log_line.h>
 
+#include <unistd.h>
+
 #include <exception>
 #include <stdexcept>
 #include <utility>
@@ -63,7 +65,11 @@ struct EventLoop::Call {
 
 EventLoop::EventLoop(LoopOptions options)
     : EventLoop(options, detail::current_machine(),
-                detail::current_machine().make_engine(options)) {}
+                detail::current_machine().make_engine(options)) {
+  if (engine_->name() == "simulation") return;
+  auto& all = detail::AllLoops::instance();
+  all.add(entry_.emplace(*this, all.next_number()));
+}
 
 EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
                      std::unique_ptr<detail::IoEngine> engine)
@@ -80,6 +86,7 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
 }
 
 EventLoop::~EventLoop() {
+  if (entry_) detail::AllLoops::instance().remove(*entry_);
   hosted_.reset();
   try {
     engine_->attach();
@@ -128,6 +135,8 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   detail::prepare_thread_caches();  // while there is memory
   entered_.emplace(loop);
   run_.emplace(loop);
+  loop.thread_.store(::gettid(), std::memory_order_relaxed);
+  if (loop.entry_) detail::inspect_if_asked();
   try {
     loop.engine_->attach();
     loop.machine_.begin_run(loop.watch_, loop.options_.cpu);
@@ -291,6 +300,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 
 [[gnu::always_inline]] inline void EventLoop::begin_turn() {
   mailbox_->wake_up();
+  set_clock_ms(machine_.clock_ms());
   watch_.begin(++metrics_.turns);
   const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
   metrics_.posted += mailbox_->run(*this);
@@ -337,6 +347,26 @@ Metrics EventLoop::metrics() const noexcept {
   engine_->add_metrics(metrics);
   metrics.stalls = watch_.stalls();
   return metrics;
+}
+
+void EventLoop::describe(detail::LoopReport& report, detail::Wanted wanted) const {
+  report.engine = engine_->name();
+  report.metrics = metrics();
+  report.state = detail::LoopReport::State::answered;
+  // What is shown does not change what it is.
+  if (wanted.tasks) detail::survey_tasks(const_cast<EventLoop&>(*this), report);
+  if (!wanted.connections) return;
+  for (detail::LoopResource* resource = resources_.front(); resource != nullptr;
+       resource = resources_.after(*resource)) {
+    resource->describe(report);
+  }
+}
+
+void EventLoop::describe_from_outside(detail::LoopReport& report) const noexcept {
+  using State = detail::LoopReport::State;
+  report.thread = thread_.load(std::memory_order_relaxed);
+  report.state = running_.load(std::memory_order_relaxed) ? State::stuck : State::stands;
+  report.turn_ms = machine_.clock_ms() - clock_ms();
 }
 
 void EventLoop::report_failure(std::exception_ptr failure, const char* where) noexcept {

@@ -5,6 +5,7 @@
 #include <weir/core/mailbox.h>
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
+#include <weir/core/survey.h>
 #include <weir/core/timer_wheel.h>
 #include <weir/core/turn_watch.h>
 #include <weir/coro/locals.h>
@@ -55,6 +56,9 @@ class LoopResource : public TurnEnd {
   /// A run has ended by itself. True if this still has to finish something in the background, which
   /// it is to hurry up with; asked again each turn. It may end itself.
   virtual bool finish_with_run() noexcept { return false; }
+
+  /// Adds what there is to tell of it. On the loop's thread.
+  virtual void describe(LoopReport& /*report*/) const {}
 
   /// For one that has nothing to do at the end of a turn.
   void end_turn() noexcept override {}
@@ -246,6 +250,10 @@ class EventLoop final : public detail::Scheduler {
   /// Where those of its connections count that nobody asks for counts: they need not look whether.
   [[nodiscard]] std::uint64_t& uncounted() noexcept { return uncounted_; }
   void keep(detail::LoopResource& resource) noexcept { resources_.push_back(resource); }
+  /// What is to be told of the loop by those who look at it. On its thread, outside of coroutines.
+  void describe(detail::LoopReport& report, detail::Wanted wanted) const;
+  /// Whether some thread runs it, which, and since when its turn lasts. From any thread.
+  void describe_from_outside(detail::LoopReport& report) const noexcept;
   /// What holds signals for this loop (core/signal.cpp); nullptr: nothing yet.
   [[nodiscard]] detail::LoopResource*& signals() noexcept { return signals_; }
   void at_turn_end(detail::TurnEnd& work) noexcept {
@@ -379,6 +387,8 @@ class EventLoop final : public detail::Scheduler {
   detail::TurnWatch watch_;
   std::uint64_t uncounted_ = 0;
   std::optional<TaskGroup> tasks_;
+  std::atomic<int> thread_{0};  // that runs it, as the kernel numbers it
+  std::optional<detail::LoopEntry> entry_;  // of one on the kernel
 };
 
 /// Runs the task on a fresh loop on this thread and gives its result, or throws what it threw.

@@ -89,6 +89,12 @@ struct SuccessorCommand {
   Claim claim = {};                     // on them: to its end if it never serves, else for ever
 };
 
+[[nodiscard]] constexpr std::uint32_t milliseconds_of(TimePoint time) noexcept {
+  using Milliseconds = std::chrono::milliseconds;
+  return static_cast<std::uint32_t>(
+      std::chrono::duration_cast<Milliseconds>(time.time_since_epoch()).count());
+}
+
 /// What a loop runs on, its engine apart: time, chance, descriptors, signals, threads, names and
 /// programs. Every loop has one, real or simulated, and nobody asks which. On a loop's thread, or
 /// where its members say from any.
@@ -99,6 +105,8 @@ class Machine {
 
   /// Monotonic; from any thread.
   [[nodiscard]] virtual TimePoint now() noexcept = 0;
+  /// The same clock in milliseconds, late by some and cheap.
+  [[nodiscard]] virtual std::uint32_t clock_ms() noexcept { return milliseconds_of(now()); }
   /// Even over 64 bits; from any thread.
   [[nodiscard]] virtual std::uint64_t random() noexcept = 0;
   [[nodiscard]] virtual Sockets& sockets() noexcept = 0;

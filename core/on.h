@@ -69,6 +69,8 @@ class [[nodiscard("co_await it")]] OnAwaiter {
   using Crossing = detail::Crossing<T>;
 
  public:
+  static constexpr char kWaitsFor[] = "on: a task on another loop";
+
   OnAwaiter(EventLoop& loop, Task<T> task) : loop_(loop), task_(std::move(task)) {}
   OnAwaiter(OnAwaiter&& other) noexcept : loop_(other.loop_), task_(std::move(other.task_)) {}
   ~OnAwaiter() {

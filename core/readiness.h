@@ -12,6 +12,8 @@ namespace detail {
 /// See `ready`.
 class [[nodiscard("co_await it")]] ReadyAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "a descriptor to be ready";
+
   ReadyAwaiter(int fd, int events) noexcept : fd_(fd), events_(events) {}
   /// Moves only before it is awaited.
   ReadyAwaiter(ReadyAwaiter&& other) noexcept : fd_(other.fd_), events_(other.events_) {}

@@ -33,6 +33,8 @@ struct SignalSet {
 /// See `signal` and `Signals::next`.
 class [[nodiscard("co_await it")]] SignalAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "signal";
+
   explicit SignalAwaiter(SignalSet signals) noexcept : signals_(signals) {}
   SignalAwaiter(SignalAwaiter&& other) noexcept
       : signals_(other.signals_), holder_(other.holder_) {}

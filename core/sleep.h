@@ -11,6 +11,8 @@ namespace detail {
 /// See `sleep` and `sleep_until`.
 class [[nodiscard("co_await it")]] SleepAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "sleep";
+
   /// Until a point of the loop's clock.
   explicit SleepAwaiter(TimePoint until) noexcept : timer_(*this), until_(until) {}
   /// For a time from when it is awaited.
@@ -68,6 +70,8 @@ namespace detail {
 /// See `yield`.
 class [[nodiscard("co_await it")]] YieldAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "yield";
+
   YieldAwaiter() noexcept = default;
   static constexpr bool await_ready() noexcept { return false; }
   void await_suspend(std::coroutine_handle<> handle) noexcept {

@@ -10,6 +10,9 @@ namespace detail {
 template <class A>
 class [[nodiscard("co_await it")]] AsTuple {
  public:
+  using Held = std::remove_cvref_t<A>;
+  static constexpr char kWaitsFor[] = "";
+
   explicit AsTuple(A&& awaitable) : held_(std::move(awaitable)) {}
 
   bool await_ready() { return held_.awaiter().await_ready(); }
@@ -17,6 +20,9 @@ class [[nodiscard("co_await it")]] AsTuple {
     return detail::suspend_on(held_.awaiter(), handle);
   }
   auto await_resume() { return detail::outcome_of(held_.awaiter()); }
+
+  /// What is held, for who shows where the coroutine waits.
+  [[nodiscard]] const A* awaited() const noexcept { return held_.awaitable(); }
 
  private:
   detail::HeldAwaitable<A> held_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/coro/frame_allocator.h>
+#include <weir/coro/place.h>
 #include <weir/coro/scheduler.h>
 
 #include <coroutine>
@@ -24,9 +25,11 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
  public:
   class NextAwaiter;
 
-  class promise_type final : public detail::FrameAllocated, public detail::Root {
+  class promise_type final : public detail::FrameAllocated,
+                             public detail::Root,
+                             public detail::Placed {
    public:
-    promise_type() noexcept : detail::Root(nullptr, detail::Scope::Kind::helper) {}
+    promise_type() noexcept : detail::Root(nullptr, detail::Scope::Kind::generator) {}
     promise_type(const promise_type&) = delete;
     promise_type& operator=(const promise_type&) = delete;
     ~promise_type() = default;
@@ -42,6 +45,9 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     void return_void() noexcept {}
     [[gnu::noinline]] void unhandled_exception() noexcept { exception_ = std::current_exception(); }
 
+    [[nodiscard]] const detail::Place* place() const noexcept override {
+      return running_ ? &this->Placed::place : nullptr;  // else it has yielded, and waits for nobody
+    }
     void finished() noexcept override {}
     void destroy() noexcept override { handle().destroy(); }
 
@@ -103,6 +109,8 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
 
   class [[nodiscard("co_await it")]] NextAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "AsyncGenerator::next";
+
     explicit NextAwaiter(promise_type* promise) noexcept : promise_(promise) {}
     NextAwaiter(NextAwaiter&& other) noexcept : promise_(other.promise_) {}
     ~NextAwaiter() { leave(); }

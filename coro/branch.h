@@ -2,6 +2,7 @@
 
 #include <weir/coro/awaitable.h>
 #include <weir/coro/frame_allocator.h>
+#include <weir/coro/place.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
 
@@ -54,7 +55,7 @@ class Branch {
     static constexpr void await_resume() noexcept {}
   };
 
-  struct PromiseBase : FrameAllocated {
+  struct PromiseBase : FrameAllocated, Placed {
     Junction* junction = nullptr;
     std::size_t index = 0;
     Scope scope{nullptr, Scope::Kind::branch};  // below the awaiter's, once it is started
@@ -101,6 +102,7 @@ class Branch {
     Scope* awaiter = scheduler->current_scope();
     promise_->scope.stand_below(awaiter);
     promise_->scope.inherit_locals(awaiter);
+    promise_->scope.runs_at(scheduler->clock_ms());
     scheduler->go_on_in(&promise_->scope);
     promise_->handle().resume();
     scheduler->go_on_in(awaiter);
@@ -119,6 +121,13 @@ class Branch {
   }
 
   Result<T>& result() noexcept { return promise_->result; }
+
+  /// While it is there, and neither done.
+  void show(void* context, std::size_t index, Several::Visit visit) const {
+    if (promise_ != nullptr && !promise_->handle().done()) {
+      visit(context, index, promise_->place, promise_->scope);
+    }
+  }
 
  private:
   promise_type* promise_;

@@ -56,6 +56,8 @@ class Channel {
  public:
   class [[nodiscard("co_await it")]] SendAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "Channel::send: it is full";
+
     SendAwaiter(Channel& channel, ItemPointer item) : state_(channel.state_) {
       node_.item = std::move(item);
     }
@@ -90,6 +92,8 @@ class Channel {
 
   class [[nodiscard("co_await it")]] ReceiveAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "Channel::receive: it is empty";
+
     explicit ReceiveAwaiter(Channel& channel) : state_(channel.state_) {}
     ReceiveAwaiter(ReceiveAwaiter&& other) noexcept : state_(other.state_) {}
     ~ReceiveAwaiter() {

@@ -9,6 +9,8 @@ class Event {
  public:
   class WaitAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "Event::wait";
+
     /// Without an event it waits until it is dropped.
     explicit WaitAwaiter(Event* event) noexcept : event_(event) {}
     [[nodiscard]] bool await_ready() const noexcept {

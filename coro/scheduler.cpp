@@ -16,6 +16,8 @@ inline Scope*& Scope::first_child() noexcept {
   return has_extra_ ? below_.extra->first_child : below_.first_child;
 }
 
+Scope* Scope::first_below() noexcept { return first_child(); }
+
 inline void Scope::unlink() noexcept {
   if (parent_ == nullptr) return;
   (previous_ != nullptr ? previous_->next_ : parent_->first_child()) = next_;
@@ -70,7 +72,7 @@ const Locals* Scope::own_locals() const noexcept { return &below_.extra->locals;
 
 bool Scope::set_locals(Locals&& locals) {
   Scope* task = this;
-  while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
+  while (task != nullptr && task->is_helper()) task = task->parent_;
   if (task == nullptr) return false;
   if (!task->has_extra_) {
     task->below_.extra = new Extra{{}, task->below_.first_child, {}};
@@ -128,6 +130,7 @@ Scheduler& Scheduler::current() {
 void Scheduler::run_in_scope(Scope* scope, std::coroutine_handle<> handle) {
   {
     const Inside inside(*this, scope);
+    if (scope != nullptr) scope->runs_at(clock_ms());
     handle.resume();
   }
   destroy_waiting();
@@ -160,12 +163,14 @@ void Scheduler::destroy(List<Root>& roots) noexcept {
 
 std::size_t Scheduler::run_ready(std::size_t most) {
   std::size_t count = 0;
+  const std::uint32_t clock = clock_ms();
   at_once_ = kMostAtOnce;
   while (count < most) {
     Waiter* waiter = ready_.pop_front();
     if (waiter == nullptr) break;
     ++count;
     scope_ = waiter->scope_;
+    if (scope_ != nullptr) scope_->runs_at(clock);
     std::coroutine_handle<>::from_address(waiter->frame_).resume();
     if (!doomed_.empty()) {
       scope_ = nullptr;

@@ -2,6 +2,7 @@
 
 #include <weir/coro/list.h>
 
+#include <atomic>
 #include <chrono>
 #include <coroutine>
 #include <cstdint>
@@ -23,6 +24,7 @@ namespace weir::detail {
 
 class Scheduler;
 class Locals;
+class Place;
 
 /// `now + delay`, saturating: a delay that reaches past the clock's range means "never".
 [[nodiscard]] constexpr TimePoint after(TimePoint now, Duration delay) noexcept {
@@ -47,8 +49,9 @@ template <class Rep, class Period>
 /// `TaskGroup`, the body of a generator) stands for the task above it.
 class Scope {
  public:
-  /// `branch`: a task that its parent's frames own, and that need not be known to the parent.
-  enum class Kind : std::uint8_t { task, helper, branch };
+  /// `task` and `generator` are the scopes of a `Root`. `branch`: a task that its parent's frames
+  /// own, and that need not be known to the parent.
+  enum class Kind : std::uint8_t { task, group, generator, branch };
 
   explicit Scope(Scope* parent, Kind kind = Kind::task) noexcept : parent_(parent), kind_(kind) {
     if (kind != Kind::branch) link();
@@ -67,6 +70,14 @@ class Scope {
   }
 
   [[nodiscard]] Scope* parent() const noexcept { return parent_; }
+  [[nodiscard]] Kind kind() const noexcept { return kind_; }
+  /// When it ran last, by its loop's `clock_ms`: it has waited since.
+  [[nodiscard]] std::uint32_t ran_ms() const noexcept { return ran_ms_; }
+  void runs_at(std::uint32_t clock_ms) noexcept { ran_ms_ = clock_ms; }
+
+  /// The scopes right below but branches, the latest first; nullptr: none, or no more.
+  [[nodiscard]] Scope* first_below() noexcept;
+  [[nodiscard]] Scope* next() const noexcept { return next_; }
 
   /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
   void attach(Scope* parent) noexcept;
@@ -77,7 +88,7 @@ class Scope {
   /// The values of the task that the scope belongs to; nullptr if it has none.
   [[nodiscard]] const Locals* locals() const noexcept {
     const Scope* task = this;
-    while (task != nullptr && task->kind_ == Kind::helper) task = task->parent_;
+    while (task != nullptr && task->is_helper()) task = task->parent_;
     return task != nullptr && task->has_extra_ ? task->own_locals() : nullptr;
   }
   /// Gives it these. False where no task stands above. Throws `std::bad_alloc`.
@@ -94,6 +105,10 @@ class Scope {
   /// In place of `below_.first_child`, for one that has values: the others need not pay for them.
   struct Extra;
 
+  /// Stands for the task above it.
+  [[nodiscard]] bool is_helper() const noexcept {
+    return kind_ == Kind::group || kind_ == Kind::generator;
+  }
   [[nodiscard]] Scope*& first_child() noexcept;
   [[nodiscard]] const Locals* own_locals() const noexcept;
   void inherit_current_locals();
@@ -114,6 +129,7 @@ class Scope {
   Scope* next_ = nullptr;
   Scope* previous_ = nullptr;
   std::uint32_t doomed_count_ = 0;  // of the doomed from here down
+  std::uint32_t ran_ms_ = 0;
   bool doomed_ = false;
   bool has_extra_ = false;
   Kind kind_;
@@ -147,6 +163,8 @@ class Waiter {
   bool forget_wake() noexcept;
 
   [[nodiscard]] Scheduler* scheduler() const noexcept { return scheduler_; }
+  /// Of whoever waits, once it does.
+  [[nodiscard]] const Scope* scope() const noexcept { return scope_; }
 
   /// In a wait list, or woken.
   [[nodiscard]] bool linked() const noexcept { return link.linked(); }
@@ -223,6 +241,11 @@ class Root {
       : scope_(parent, kind) {}
 
   [[nodiscard]] Scope& scope() noexcept { return scope_; }
+  /// Whose scope this is, of a task or a generator.
+  [[nodiscard]] static Root& of(Scope& scope) noexcept { return *whole_of(scope, &Root::scope_); }
+
+  /// Where its coroutine waits, which must be suspended; nullptr if it has ended.
+  [[nodiscard]] virtual const Place* place() const noexcept = 0;
 
   /// The coroutine has come to its end, where it is suspended. It is destroyed as soon as control
   /// is back at who resumed it.
@@ -292,11 +315,20 @@ class Scheduler {
   /// apart. From any thread.
   [[nodiscard]] virtual bool runs_elsewhere() const noexcept { return false; }
 
+  /// Milliseconds of a clock that is looked at once a turn, from some point on; wraps around.
+  /// From any thread.
+  [[nodiscard]] std::uint32_t clock_ms() const noexcept {
+    return clock_ms_.load(std::memory_order_relaxed);
+  }
+
   /// Called where an exception has nobody left to go to: it is logged.
   virtual void report_failure(std::exception_ptr failure, const char* where) noexcept = 0;
 
   /// The owner of the coroutine that runs now, or nullptr outside of any.
   [[nodiscard]] Scope* current_scope() const noexcept { return scope_; }
+
+  /// Above all that runs on this loop: parent of what is made outside of any coroutine.
+  [[nodiscard]] Scope& top_scope() noexcept { return top_; }
 
   /// What runs goes on as part of another scope of the same owner: of one above or below it.
   void go_on_in(Scope* scope) noexcept { scope_ = scope; }
@@ -337,6 +369,9 @@ class Scheduler {
   virtual ~Scheduler() = default;
 
   static void set_current(Scheduler* scheduler) noexcept { current_ = scheduler; }
+  void set_clock_ms(std::uint32_t now) noexcept {
+    clock_ms_.store(now, std::memory_order_relaxed);
+  }
 
   /// Whether `run_ready` has something to do.
   [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty() || !doomed_.empty(); }
@@ -377,6 +412,8 @@ class Scheduler {
   List<Waiter> woken_;  // by other threads
   List<Root> doomed_;
   std::uint32_t at_once_ = kMostAtOnce;  // left in this turn
+  std::atomic<std::uint32_t> clock_ms_ = 0;
+  Scope top_{nullptr, Scope::Kind::group};
   Scope* scope_ = nullptr;
   Inside* outer_ = nullptr;  // a task started by a running one runs nested in it
 };

@@ -43,6 +43,8 @@ class Semaphore {
 
   class AcquireAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "Semaphore::acquire";
+
     AcquireAwaiter(Semaphore& semaphore, std::size_t count) noexcept
         : semaphore_(&semaphore), count_(count) {}
     AcquireAwaiter(AcquireAwaiter&& other) noexcept

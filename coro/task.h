@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/coro/frame_allocator.h>
+#include <weir/coro/place.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
 
@@ -51,7 +52,7 @@ struct FinalAwaiter {
 };
 
 template <class T>
-struct TaskPromiseBase : FrameAllocated {
+struct TaskPromiseBase : FrameAllocated, Placed {
   Continuation continuation;
   Result<T> result;
 
@@ -146,6 +147,7 @@ class [[nodiscard("a task does nothing until it is awaited or spawned")]] Task {
 
  private:
   friend promise_type;
+  friend struct detail::PlaceAccess;
   explicit Task(std::coroutine_handle<promise_type> handle) noexcept : handle_(handle) {}
 
   std::coroutine_handle<promise_type> handle_;

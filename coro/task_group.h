@@ -35,7 +35,9 @@ class TaskGroup {
   TaskGroup() : TaskGroup(detail::Scheduler::current()) {}
   explicit TaskGroup(detail::Scheduler& scheduler, Watcher* watcher = nullptr)
       : home_{scheduler},
-        scope_(scheduler.current_scope(), detail::Scope::Kind::helper),
+        scope_(scheduler.current_scope() != nullptr ? scheduler.current_scope()
+                                                    : &scheduler.top_scope(),
+               detail::Scope::Kind::group),
         watcher_(watcher) {}
   TaskGroup(const TaskGroup&) = delete;
   TaskGroup& operator=(const TaskGroup&) = delete;
@@ -118,6 +120,9 @@ class TaskGroup {
     }
 
     std::coroutine_handle<> handle() noexcept override { return handle_; }
+    [[nodiscard]] const detail::Place* place() const noexcept override {
+      return handle_.done() ? nullptr : &handle_.promise().place;
+    }
     // Not inline: the exception_ptr would cost every coroutine that ends here a stack protector.
     [[gnu::noinline]] void finished() noexcept override {
       end(handle_.promise().result.exception());
@@ -163,6 +168,8 @@ class TaskGroup {
 
 class [[nodiscard("co_await it")]] TaskGroup::JoinAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "TaskGroup::join";
+
   explicit JoinAwaiter(TaskGroup& group) noexcept : group_(&group) {}
   JoinAwaiter(JoinAwaiter&& other) noexcept : group_(other.group_) {}
   ~JoinAwaiter();

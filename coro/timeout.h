@@ -15,6 +15,9 @@ namespace detail {
 template <class A>
 class [[nodiscard("co_await it")]] Timeout {
  public:
+  using Held = std::remove_cvref_t<A>;
+  static constexpr char kWaitsFor[] = "timeout of ";
+
   using Value = typename detail::HeldAwaitable<A>::Result;
 
   Timeout(Duration delay, A&& awaitable)
@@ -41,6 +44,9 @@ class [[nodiscard("co_await it")]] Timeout {
     if (settle()) return {make_error_code(errc::deadline), {}};
     return detail::outcome_of(held_.awaiter());
   }
+
+  /// What is held, for who shows where the coroutine waits.
+  [[nodiscard]] const A* awaited() const noexcept { return held_.awaitable(); }
 
  private:
   struct Deadline : Timer {

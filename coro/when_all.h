@@ -12,7 +12,7 @@ namespace detail {
 
 /// See `when_all`.
 template <class... A>
-class [[nodiscard("co_await it")]] WhenAll {
+class [[nodiscard("co_await it")]] WhenAll final : public Several {
  public:
   explicit WhenAll(A&&... awaitables)
       : branches_(detail::make_branch<A>(std::move(awaitables))...) {}
@@ -56,13 +56,22 @@ class [[nodiscard("co_await it")]] WhenAll {
     std::rethrow_exception(failure);
   }
 
+  void each(void* context, Visit visit) const override {
+    std::apply(
+        [&](auto&... branch) {
+          std::size_t index = 0;
+          (branch.show(context, index++, visit), ...);
+        },
+        branches_);
+  }
+
   detail::Junction junction_;
   std::tuple<detail::Branch<detail::AwaitResult<A>>...> branches_;
 };
 
 /// See `when_all`.
 template <class T>
-class [[nodiscard("co_await it")]] WhenAllOf {
+class [[nodiscard("co_await it")]] WhenAllOf final : public Several {
  public:
   explicit WhenAllOf(std::vector<Task<T>> tasks) {
     branches_.reserve(tasks.size());
@@ -94,6 +103,10 @@ class [[nodiscard("co_await it")]] WhenAllOf {
   }
 
  private:
+  void each(void* context, Visit visit) const override {
+    for (std::size_t i = 0; i < branches_.size(); ++i) branches_[i].show(context, i, visit);
+  }
+
   detail::Junction junction_;
   std::vector<detail::Branch<T>> branches_;
 };

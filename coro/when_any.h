@@ -11,7 +11,7 @@ namespace detail {
 
 /// See `when_any`.
 template <class... A>
-class [[nodiscard("co_await it")]] WhenAny {
+class [[nodiscard("co_await it")]] WhenAny final : public Several {
  public:
   template <class T>
   using Alternative = std::conditional_t<std::is_reference_v<T>,
@@ -48,6 +48,15 @@ class [[nodiscard("co_await it")]] WhenAny {
       return Value(std::in_place_index<I>, std::get<I>(self.branches_).result().take_non_void());
     }...};
     return takers[junction_.first](*this);
+  }
+
+  void each(void* context, Visit visit) const override {
+    std::apply(
+        [&](auto&... branch) {
+          std::size_t index = 0;
+          (branch.show(context, index++, visit), ...);
+        },
+        branches_);
   }
 
   detail::Junction junction_;

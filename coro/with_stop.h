@@ -17,6 +17,9 @@ namespace detail {
 template <class A>
 class [[nodiscard("co_await it")]] WithStop {
  public:
+  using Held = std::remove_cvref_t<A>;
+  static constexpr char kWaitsFor[] = "with_stop of ";
+
   using Value = typename HeldAwaitable<A>::Result;
 
   WithStop(std::stop_token token, A&& awaitable)
@@ -48,6 +51,9 @@ class [[nodiscard("co_await it")]] WithStop {
     if (stopped()) return {std::make_error_code(std::errc::operation_canceled), {}};
     return outcome_of(held_.awaiter());
   }
+
+  /// What is held, for who shows where the coroutine waits.
+  [[nodiscard]] const A* awaited() const noexcept { return held_.awaitable(); }
 
  private:
   /// Runs where the stop is requested. Its own end waits for it, so that what it wakes is there.

@@ -12,6 +12,7 @@
 #include <sys/random.h>
 
 #include <chrono>
+#include <ctime>
 #include <utility>
 
 namespace weir::detail {
@@ -31,6 +32,12 @@ TimePoint kernel_now() noexcept { return std::chrono::steady_clock::now(); }
 KernelMachine::KernelMachine() noexcept : dice_(kernel_seed()) {}
 
 TimePoint KernelMachine::now() noexcept { return kernel_now(); }
+
+std::uint32_t KernelMachine::clock_ms() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return static_cast<std::uint32_t>(now.tv_sec * 1000 + now.tv_nsec / 1'000'000);
+}
 
 std::uint64_t KernelMachine::random() noexcept {
   return Random(dice_.fetch_add(Random::kStep, std::memory_order_relaxed)).next();

@@ -23,6 +23,7 @@ class KernelMachine final : public Machine {
   KernelMachine() noexcept;
 
   [[nodiscard]] TimePoint now() noexcept override;
+  [[nodiscard]] std::uint32_t clock_ms() noexcept override;
   [[nodiscard]] std::uint64_t random() noexcept override;
   [[nodiscard]] Sockets& sockets() noexcept override;
   [[nodiscard]] SignalTable& signals() noexcept override { return signals_; }

@@ -48,6 +48,8 @@ class Acceptor {
 
   class [[nodiscard("co_await it")]] AcceptAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "accept";
+
     explicit AcceptAwaiter(std::shared_ptr<State> state) noexcept;
     AcceptAwaiter(AcceptAwaiter&& other) noexcept;
     ~AcceptAwaiter();

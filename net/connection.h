@@ -96,6 +96,7 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   void drop() noexcept;
   void end_with_loop() noexcept override;
   bool finish_with_run() noexcept override;
+  void describe(LoopReport& report) const override;
   [[nodiscard]] const Ending& ending() const noexcept { return ending_; }
   [[nodiscard]] ConnectionState state() const noexcept;
 

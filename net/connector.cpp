@@ -45,6 +45,8 @@ void check(const ConnectorOptions& options) {
 /// after the poll's completion, whenever the awaiter goes.
 class Attempt {
  public:
+  static constexpr char kWaitsFor[] = "connect";
+
   explicit Attempt(const SocketAddress& address) : address_(address) {}
   Attempt(Attempt&& other) noexcept
       : address_(other.address_), state_(std::exchange(other.state_, nullptr)) {}

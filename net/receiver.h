@@ -33,6 +33,11 @@ class Receiver {
   /// The peer's FIN was read.
   [[nodiscard]] bool at_end() const noexcept { return mode_ == Mode::ended; }
 
+  /// It receives nothing until somebody reads.
+  [[nodiscard]] bool is_held() const noexcept {
+    return mode_ == Mode::held || mode_ == Mode::held_at_end;
+  }
+
  private:
   /// What becomes of the bytes that come:
   ///

@@ -18,6 +18,8 @@ class Sender {
  public:
   class [[nodiscard("co_await it")]] SendAwaiter {
    public:
+    static constexpr char kWaitsFor[] = "Sender::send: above the mark";
+
     SendAwaiter(std::shared_ptr<detail::SenderCore> core, detail::OtherMessage&& message)
         : core_(std::move(core)) {
       node_.message = std::move(message);

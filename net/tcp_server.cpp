@@ -8,6 +8,7 @@
 #include <weir/coro/when_any.h>
 #include <weir/io/handover.h>
 #include <weir/io/service_manager.h>
+#include <weir/net/inspect/servers.h>
 #include <weir/net/server/core.h>
 #include <weir/net/server/drain.h>
 #include <weir/net/server/listeners.h>
@@ -84,6 +85,7 @@ struct TcpServer::Parts {
   bool started = false;
   // Held by `run`, which may be another thread's.
   std::shared_ptr<std::mutex> under_way = std::make_shared<std::mutex>();
+  std::optional<detail::ServerEntry> entry;  // of one on the kernel
 };
 
 TcpServer::TcpServer(ServerOptions options) : parts_(std::make_unique<Parts>()) {
@@ -102,6 +104,8 @@ void TcpServer::make_core(EventLoop& base, ServerOptions options) {
   core_->prepare();
   parts_->base = &base;
   parts_->listeners.emplace(core_->options);
+  if (base.engine_name() == "simulation") return;
+  detail::AllServers::instance().add(parts_->entry.emplace(*this, core_->options.name));
 }
 
 TcpServer::~TcpServer() {
@@ -112,6 +116,7 @@ TcpServer::~TcpServer() {
       run.lock();
     }
   }
+  if (parts_->entry) detail::AllServers::instance().remove(*parts_->entry);
   end_shares();
   parts_->own_loop.reset();  // its queue may hold calls that hold the core
 }

@@ -126,6 +126,7 @@ class Share final : public ConnectionOwner,
   }
   void end_with_loop() noexcept override;
   bool finish_with_run() noexcept override;
+  void describe(LoopReport& report) const override;
 
  private:
   class Handlers;

@@ -32,6 +32,8 @@ template <WireInteger T>
 template <WireInteger T>
 class [[nodiscard("co_await it")]] ReadBigAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "read_big";
+
   explicit ReadBigAwaiter(Inbox* of) noexcept : bytes_(of, sizeof(T)) {}
 
   bool await_ready() { return bytes_.await_ready(); }

@@ -62,6 +62,10 @@ class Inbox {
   [[nodiscard]] bool waits_for_bytes() const noexcept { return flowing_ && unread_ == 0; }
   /// Whether a read waits, or is about to resume.
   [[nodiscard]] bool has_reader() const noexcept { return reader_ != nullptr; }
+  /// Of whoever waits in a read, or nullptr.
+  [[nodiscard]] const Scope* reader_scope() const noexcept {
+    return reader_ != nullptr ? reader_->waiter.scope() : nullptr;
+  }
   /// Throws `std::logic_error` where another read waits.
   void wait(Reader& reader) {
     if (reader_ == nullptr && flowing_ && unread_ == 0) [[likely]] {

@@ -57,6 +57,8 @@ class Reading : public Inbox::Reader {
 
 class [[nodiscard("co_await it")]] ReadAwaiter final : public Reading<ReadAwaiter> {
  public:
+  static constexpr char kWaitsFor[] = "read";
+
   explicit ReadAwaiter(Inbox* of) noexcept : Reading(of) {}
   bool await_ready() const noexcept {
     if (inbox == nullptr) return true;
@@ -86,6 +88,8 @@ class [[nodiscard("co_await it")]] ReadAwaiter final : public Reading<ReadAwaite
 
 class [[nodiscard("co_await it")]] ReadMostAwaiter final : public Reading<ReadMostAwaiter> {
  public:
+  static constexpr char kWaitsFor[] = "read";
+
   ReadMostAwaiter(Inbox* of, std::size_t most) noexcept : Reading(of), most_(most) {}
   bool await_ready() { return (most_ == 0 && inbox != nullptr) || Reading::await_ready(); }
   [[nodiscard]] bool enough() const noexcept { return inbox->unread() > 0 || most_ == 0; }
@@ -97,6 +101,8 @@ class [[nodiscard("co_await it")]] ReadMostAwaiter final : public Reading<ReadMo
 
 class [[nodiscard("co_await it")]] ReadExactlyAwaiter final : public Reading<ReadExactlyAwaiter> {
  public:
+  static constexpr char kWaitsFor[] = "read_exactly";
+
   ReadExactlyAwaiter(Inbox* of, std::size_t count) noexcept
       : Reading(of, &has_enough), count_(count) {}
   bool await_ready() { return (count_ == 0 && inbox != nullptr) || Reading::await_ready(); }
@@ -109,6 +115,8 @@ class [[nodiscard("co_await it")]] ReadExactlyAwaiter final : public Reading<Rea
 
 class [[nodiscard("co_await it")]] ReadUntilAwaiter final : public Reading<ReadUntilAwaiter> {
  public:
+  static constexpr char kWaitsFor[] = "read_until";
+
   /// Throws `std::invalid_argument` for an empty delimiter, or one longer than `most`.
   ReadUntilAwaiter(Inbox* of, std::string_view delimiter, std::size_t most);
   bool enough() noexcept {
@@ -129,6 +137,8 @@ class [[nodiscard("co_await it")]] ReadUntilAwaiter final : public Reading<ReadU
 
 class [[nodiscard("co_await it")]] PeekAwaiter final : public Reading<PeekAwaiter> {
  public:
+  static constexpr char kWaitsFor[] = "peek";
+
   PeekAwaiter(Inbox* of, std::size_t count) noexcept : Reading(of, &has_enough), count_(count) {}
   bool await_ready() { return (count_ == 0 && inbox != nullptr) || Reading::await_ready(); }
   /// At the end what there is is enough.

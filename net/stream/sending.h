@@ -19,6 +19,8 @@ namespace weir::detail {
 
 class [[nodiscard("co_await it")]] SendAwaiter {
  public:
+  static constexpr char kWaitsFor[] = "send: above the mark";
+
   SendAwaiter(Outbox* to, const void* bytes, std::size_t count) noexcept
       : message{{}, static_cast<const std::byte*>(bytes), count, to} {}
   SendAwaiter(Outbox* to, Chunk&& chunk) noexcept : message{{}, chunk.data(), chunk.size(), to} {
@@ -82,6 +84,8 @@ class [[nodiscard("co_await it")]] SendAwaiter {
 
 class [[nodiscard("co_await it")]] FlushAwaiter : private Outbox::Flush {
  public:
+  static constexpr char kWaitsFor[] = "flush";
+
   /// `end`: a shutdown.
   FlushAwaiter(Outbox* of, bool end) noexcept : Flush(of), end_(end) {}
   FlushAwaiter(FlushAwaiter&&) noexcept = default;

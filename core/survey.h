@@ -1,0 +1,105 @@
+#pragma once
+
+#include <weir/core/metrics.h>
+#include <weir/coro/list.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <source_location>
+#include <string>
+#include <vector>
+
+namespace weir {
+
+class EventLoop;
+
+namespace detail {
+
+class Scope;
+
+/// A coroutine of a loop where it waits.
+struct TaskLine {
+  std::size_t depth = 0;         // below what it belongs to
+  std::source_location where;    // a line of 0: in none of the program's coroutines
+  const char* words = "";        // for what; nothing if for coroutines, which follow
+  std::uint32_t waiting_ms = 0;  // since when
+  bool is_root = false;          // it was spawned, or is a branch
+  const Scope* scope = nullptr;  // its own, if it has one: only to be compared
+};
+
+struct ConnectionLine {
+  std::uint64_t id = 0;
+  std::string name;
+  const char* state = "";
+  std::size_t unread = 0;
+  std::size_t input_high = 0;
+  bool paused = false;  // receives nothing until somebody reads
+  std::size_t pending = 0;
+  std::size_t high = 0;
+  std::size_t low = 0;
+  std::uint64_t sent = 0;  // bytes that have gone
+  bool is_secure = false;
+  const Scope* reader = nullptr;  // of whoever waits in a read
+};
+
+/// What is to be looked at besides the loop itself.
+struct Wanted {
+  bool tasks = false;
+  bool connections = false;
+};
+
+struct LoopReport {
+  std::uint64_t number = 0;
+  std::string name;
+  std::string engine;
+  enum class State : std::uint8_t { answered, stuck, stands } state = State::stands;
+  int thread = 0;  // that runs it, as the kernel numbers it
+  std::uint32_t turn_ms = 0;  // of one that is stuck: for how long
+  Metrics metrics;
+  std::vector<TaskLine> tasks;
+  bool tasks_cut = false;  // there are more
+  std::vector<ConnectionLine> connections;
+};
+
+/// The coroutines of the loop, as a tree. On the loop's thread, from outside of any coroutine.
+void survey_tasks(EventLoop& loop, LoopReport& report);
+
+/// A loop's entry in the list of all.
+struct LoopEntry {
+  LoopEntry(EventLoop& of, std::uint64_t as) noexcept : loop(of), number(as) {}
+
+  Link link;
+  EventLoop& loop;
+  const std::uint64_t number;
+  bool hidden = false;
+};
+
+/// The loops of the process that run on the kernel. From any thread.
+class AllLoops {
+ public:
+  /// Never destroyed.
+  static AllLoops& instance();
+
+  void add(LoopEntry& entry) noexcept;
+  /// Waits for whoever looks at it.
+  void remove(LoopEntry& entry) noexcept;
+  [[nodiscard]] std::uint64_t next_number() noexcept;
+  /// It serves those who look, and is not looked at.
+  void hide(const EventLoop& loop) noexcept;
+  /// Calls the function for each but hidden ones, none of which can go meanwhile.
+  void for_each(const std::function<void(EventLoop&, std::uint64_t number)>& function);
+
+ private:
+  std::mutex mutex_;
+  List<LoopEntry> entries_;
+  std::uint64_t last_number_ = 0;
+};
+
+/// Called when a loop of the kernel's runs: starts the inspector that the environment asks for
+/// (WEIR_INSPECT), once. Defined by the net layer.
+void inspect_if_asked() noexcept;
+
+}  // namespace detail
+}  // namespace weir

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <weir/net/inspect/snapshot.h>
+
+#include <string>
+
+namespace weir::detail {
+
+// A snapshot as text for a terminal, as JSON (RFC 8259), or as a page.
+
+std::string tasks_as_text(const Snapshot& snapshot);
+std::string tasks_as_json(const Snapshot& snapshot);
+std::string connections_as_text(const Snapshot& snapshot);
+std::string connections_as_json(const Snapshot& snapshot);
+std::string loops_as_text(const Snapshot& snapshot);
+std::string loops_as_json(const Snapshot& snapshot);
+/// Prometheus' text format, version 0.0.4.
+std::string metrics_as_text(const Snapshot& snapshot);
+/// One page, which loads itself anew every two seconds.
+std::string page_as_html(const Snapshot& snapshot);
+
+}  // namespace weir::detail

@@ -1,0 +1,149 @@
+#include <weir/core/event_loop.h>
+#include <weir/core/sleep.h>
+#include <weir/coro/as_tuple.h>
+#include <weir/coro/channel.h>
+#include <weir/coro/timeout.h>
+#include <weir/net/connection.h>
+#include <weir/net/inspect/servers.h>
+#include <weir/net/inspect/snapshot.h>
+#include <weir/net/server/share.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+namespace weir::detail {
+namespace {
+
+constexpr auto kPatienceWithLoops = 100ms;
+constexpr std::size_t kMostLoops = 4096;
+
+using Answers = Channel<LoopReport>;
+
+const char* name_of(ConnectionState state) noexcept {
+  switch (state) {
+    case ConnectionState::connecting:
+      return "connecting";
+    case ConnectionState::connected:
+      return "connected";
+    case ConnectionState::disconnecting:
+      return "disconnecting";
+    case ConnectionState::disconnected:
+      break;
+  }
+  return "disconnected";
+}
+
+/// Where the parenthesis that ends at `end` begins; npos if there is none.
+std::size_t opening(std::string_view text, std::size_t end) noexcept {
+  int open = 0;
+  for (std::size_t i = end + 1; i-- > 0;) {
+    if (text[i] == ')') ++open;
+    if (text[i] == '(' && --open == 0) return i;
+  }
+  return std::string_view::npos;
+}
+
+}  // namespace
+
+void Connection::describe(LoopReport& report) const {
+  auto& self = const_cast<Connection&>(*this);  // what is shown does not change what it is
+  const WaterMarks marks = outbox_.marks();
+  report.connections.push_back({self.identity().id(), self.identity().name(), name_of(state()),
+                                inbox_.unread(), inbox_.high(), receiver_.is_held(),
+                                outbox_.pending(), marks.high, marks.low, outbox_.gone(),
+                                transform_ != nullptr, inbox_.reader_scope()});
+}
+
+void Share::describe(LoopReport& report) const {
+  for (Connection* stream = streams_.front(); stream != nullptr;
+       stream = streams_.after(*stream)) {
+    stream->describe(report);
+  }
+}
+
+Task<Snapshot> Surveyor::look(Wanted wanted) {
+  Snapshot snapshot;
+  const auto answers = std::make_shared<Answers>(kMostLoops);
+  std::vector<LoopReport>& loops = snapshot.loops;
+  AllLoops::instance().for_each([&](EventLoop& loop, std::uint64_t number) {
+    LoopReport& report = loops.emplace_back();
+    report.number = number;
+    report.name = loop.name();
+    report.engine = loop.engine_name();
+    loop.describe_from_outside(report);
+    if (report.state == LoopReport::State::stands) return;
+    loop.post([answers, wanted, number, &loop] {
+      LoopReport answer;
+      answer.number = number;
+      loop.describe(answer, wanted);
+      (void)answers->try_send(std::move(answer));
+    });
+  });
+  auto open = std::count_if(loops.begin(), loops.end(), [](const LoopReport& report) {
+    return report.state == LoopReport::State::stuck;
+  });
+  EventLoop& own = EventLoop::current();
+  const TimePoint end = own.deadline_in(kPatienceWithLoops);
+  while (open > 0) {
+    auto [error, answer] = co_await as_tuple(timeout(end - own.now(), answers->receive()));
+    if (error || !answer) break;
+    --open;
+    const auto report =
+        std::find_if(loops.begin(), loops.end(),
+                     [&](const LoopReport& loop) { return loop.number == answer->number; });
+    last_[report->number] = answer->metrics;
+    report->state = answer->state;
+    report->metrics = answer->metrics;
+    report->tasks = std::move(answer->tasks);
+    report->tasks_cut = answer->tasks_cut;
+    report->connections = std::move(answer->connections);
+  }
+  for (LoopReport& report : loops) {
+    if (report.state == LoopReport::State::answered) continue;
+    if (const auto last = last_.find(report.number); last != last_.end()) {
+      report.metrics = last->second;
+    }
+  }
+  std::erase_if(last_, [&](const auto& entry) {
+    return std::none_of(loops.begin(), loops.end(), [&](const LoopReport& report) {
+      return report.number == entry.first;
+    });
+  });
+  AllServers::instance().for_each([&](const TcpServer& server, const std::string& name) {
+    snapshot.servers.emplace_back(name, server.metrics());
+  });
+  co_return snapshot;
+}
+
+std::string function_name(const char* signature) {
+  std::string_view text(signature);
+  if (const auto with = text.find(" [with "); with != std::string_view::npos) {
+    text = text.substr(0, with);
+  }
+  if (const auto last = text.rfind(')'); last != std::string_view::npos && !text.ends_with('>')) {
+    // GCC: `void f(f(int)::_Z1fi.Frame*)` within a coroutine's body.
+    if (const auto first = opening(text, last); first != std::string_view::npos && first > 0) {
+      text = text.substr(0, first);
+    }
+  }
+  // The result's type, which ends at the last space outside of brackets.
+  int depth = 0;
+  for (std::size_t i = text.size(); i-- > 0;) {
+    const char c = text[i];
+    if (c == '>' || c == ')' || c == '}') ++depth;
+    if (c == '<' || c == '(' || c == '{') --depth;
+    if (c == ' ' && depth == 0) {
+      text = text.substr(i + 1);
+      break;
+    }
+  }
+  for (const std::string_view unnamed : {"{anonymous}::", "(anonymous namespace)::"}) {
+    if (text.starts_with(unnamed)) text.remove_prefix(unnamed.size());
+  }
+  return std::string(text);
+}
+
+}  // namespace weir::detail

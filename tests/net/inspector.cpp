@@ -1,0 +1,247 @@
+// A look inside of a running process: tasks, connections, loops and metrics over HTTP.
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <weir/inspect.h>
+#include <weir/net/inspect/snapshot.h>
+
+#include <filesystem>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "../support/net.h"
+#include "../support/net_server.h"
+#include "namespace.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+std::string get(const Inspector& inspector, std::string_view path, std::string_view accept = "*/*") {
+  Peer peer = Peer::connect(inspector.address());
+  peer.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: weir\r\nAccept: " +
+            std::string(accept) + "\r\nConnection: close\r\n\r\n");
+  return peer.receive_all();
+}
+
+bool has(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+/// The line of the tree that has the text, and the words in it; nothing if none has.
+std::string line_with(const std::string& tree, std::string_view text) {
+  const std::size_t at = tree.find(text);
+  if (at == std::string::npos) return {};
+  const std::size_t begin = tree.rfind('\n', at) + 1;
+  return tree.substr(begin, tree.find('\n', at) - begin);
+}
+
+/// Asks until the tree has the text.
+std::string tree_with(const Inspector& inspector, std::string_view text) {
+  std::string tree;
+  CAPTURE(text);
+  CHECK(eventually([&] { return has(tree = get(inspector, "/tasks"), text); }));
+  return tree;
+}
+
+// Each has a name of its own, for the tree.
+
+Task<> wait_for_both(Mutex& first, Mutex& second, Event& have_first) {
+  const auto one = co_await first.lock();
+  have_first.set();
+  co_await yield();
+  const auto two = co_await second.lock();
+}
+
+Task<> deadlock(Mutex& a, Mutex& b, Event& ready) {
+  Event one;
+  Event other;
+  TaskGroup group;
+  group.spawn(wait_for_both(a, b, one));
+  group.spawn(wait_for_both(b, a, other));
+  ready.set();
+  co_await group.join();
+}
+
+Task<int> receive_deep(Channel<int>& channel) {
+  const auto item = co_await channel.receive();
+  co_return item.value_or(0);
+}
+
+Task<int> receive_deeper(Channel<int>& channel) {
+  const int item = co_await receive_deep(channel);
+  co_return item;
+}
+
+Task<> race(Channel<int>& channel, Event& never) {
+  auto first = co_await when_any(receive_deeper(channel), never.wait(), sleep(1h));
+  (void)first;
+}
+
+Task<> give_up_later(Event& never) {
+  auto [error, nothing] = co_await as_tuple(timeout(1h, never.wait()));
+  (void)error, (void)nothing;
+}
+
+AsyncGenerator<int> numbers(Event& never) {
+  co_yield 1;
+  co_await never.wait();
+}
+
+Task<> count_numbers(Event& never) {
+  auto generator = numbers(never);
+  while (auto number = co_await generator.next()) (void)*number;
+}
+
+Task<> block(std::promise<void>& blocks, std::shared_future<void> released) {
+  co_await yield();
+  blocks.set_value();
+  released.wait();
+}
+
+/// Ends its loop's tasks where they are: on its thread, before what they refer to goes.
+struct Inspected {
+  explicit Inspected(Engine engine) : thread({.engine = engine, .name = "inspected"}) {}
+  EventLoopThread thread;
+  EventLoop& loop() { return thread.loop(); }
+};
+
+}  // namespace
+
+TEST_CASE("the tree of tasks names function, file and line, what each waits for, and since when") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    Mutex a;
+    Mutex b;
+    Event never;
+    Event ready;
+    Channel<int> channel(1);
+    Inspected inspected(engine);
+    inspected.loop().spawn(deadlock(a, b, ready));
+    inspected.loop().spawn(race(channel, never));
+    inspected.loop().spawn(give_up_later(never));
+    inspected.loop().spawn(count_numbers(never));
+    const std::string tree = tree_with(inspector, "numbers at ");
+    CAPTURE(tree);
+    CHECK(has(tree, "\"inspected\" ("));
+    const std::string locked = line_with(tree, "wait_for_both at ");
+    CHECK(has(locked, "tests/net/inspector.cpp:"));
+    CHECK(has(locked, ": Mutex::lock"));
+    CHECK(has(line_with(tree, "deadlock at "), ": TaskGroup::join"));
+    CHECK(has(line_with(tree, "receive_deep at "), ": Channel::receive"));
+    CHECK(has(line_with(tree, "give_up_later at "), ": timeout of Event::wait"));
+    CHECK(has(line_with(tree, "count_numbers at "), ": AsyncGenerator::next"));
+    CHECK(has(line_with(tree, "numbers at "), ": "));
+    CHECK(has(tree, ": sleep"));
+    // One below the other.
+    const auto indent = [&](std::string_view name) {
+      return line_with(tree, name).find_first_not_of(' ');
+    };
+    CHECK(indent("wait_for_both at ") > indent("deadlock at "));
+    CHECK(indent("receive_deeper at ") > indent("race at "));
+    CHECK(indent("receive_deep at ") > indent("receive_deeper at "));
+    const std::string json = get(inspector, "/tasks", "application/json");
+    CHECK(has(json, "Content-Type: application/json"));
+    CHECK(has(json, R"("waits_for":"Mutex::lock")"));
+    CHECK(has(json, R"("function":"receive_deep")"));
+    inspected.thread.stop();
+  });
+}
+
+TEST_CASE("a loop that does not answer is shown as stuck, with its turn and thread") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    std::promise<void> blocks;
+    std::promise<void> release;
+    Inspected inspected(engine);
+    inspected.loop().spawn(block(blocks, release.get_future().share()));
+    blocks.get_future().wait();
+    const std::string tree = get(inspector, "/tasks");
+    const std::string loops = get(inspector, "/loops");
+    release.set_value();
+    CHECK(has(line_with(tree, "\"inspected\""), "STUCK in one turn for "));
+    CHECK(has(line_with(loops, "inspected"), "STUCK"));
+    CHECK(eventually(
+        [&] { return has(line_with(get(inspector, "/tasks"), "\"inspected\""), ": runs"); }));
+  });
+}
+
+TEST_CASE("connections are shown with their state, marks and bytes, and with the task that reads") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    ServerOptions options = server_options(engine);
+    options.name = "shown";
+    ServerThread serving(std::move(options), echo);
+    Peer peer = serving.connect();
+    CHECK(echoes(peer));
+    std::string connections;
+    CHECK(eventually([&] {
+      connections = get(inspector, "/connections", "application/json");
+      return has(connections, R"("sent":5)");
+    }));
+    CAPTURE(connections);
+    CHECK(has(connections, R"("name":"shown-127.)"));
+    CHECK(has(connections, R"("state":"connected")"));
+    CHECK(has(connections, R"("unread":0)"));
+    CHECK(has(connections, R"("paused":false)"));
+    CHECK(has(line_with(get(inspector, "/tasks"), "[shown-127."), ": read"));
+    const std::string metrics = get(inspector, "/metrics");
+    CHECK(has(metrics, "version=0.0.4"));
+    CHECK(has(metrics, "# TYPE weir_server_connections gauge\n"));
+    CHECK(has(line_with(metrics, "weir_server_received_bytes_total{"), "name=\"shown\"} 5"));
+    CHECK(has(metrics, "weir_loop_turns_total{"));
+    CHECK(has(get(inspector, "/"), "<table>"));
+  });
+}
+
+TEST_CASE("what is no request is refused, and several may come over one connection") {
+  const Inspector inspector({.address = loopback()});
+  const auto ask = [&](std::string_view text) {
+    Peer peer = Peer::connect(inspector.address());
+    peer.send(text);
+    return peer.receive_all();
+  };
+  CHECK(has(ask("POST /tasks HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 "));
+  CHECK(has(ask("GET /tasks HTTP/1.1\r\nContent-Length: 3\r\n\r\n"), "HTTP/1.1 413 "));
+  CHECK(has(ask("nonsense\r\n\r\n"), "HTTP/1.1 400 "));
+  CHECK(has(ask("GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n"), "HTTP/1.1 404 "));
+  CHECK(ask(std::string(100'000, 'x')).empty());
+  const std::string both = ask(
+      "GET /metrics HTTP/1.1\r\n\r\nGET /loops HTTP/1.1\r\nconnection: close\r\n\r\n");
+  CHECK(both.find("HTTP/1.1 200 OK") != both.rfind("HTTP/1.1 200 OK"));
+}
+
+TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its object") {
+  std::string name = (std::filesystem::temp_directory_path() / "weir-inspect-XXXXXX").string();
+  REQUIRE(::mkdtemp(name.data()) != nullptr);
+  const auto path = std::filesystem::path(name) / "socket";
+  {
+    const Inspector inspector({.address = SocketAddress::parse("unix:" + path.string())});
+    struct ::stat status {};
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    CHECK((status.st_mode & 0777) == 0600);
+    CHECK(has(get(inspector, "/loops"), "200 OK"));
+  }
+  CHECK_FALSE(std::filesystem::exists(path));
+  std::filesystem::remove_all(name);
+  CHECK_THROWS_AS(Inspector({}), std::invalid_argument);
+}
+
+TEST_CASE("a coroutine's name is its function's, however the compiler says it") {
+  using weir::detail::function_name;
+  CHECK(function_name("weir::Task<void> outer(int)") == "outer");
+  CHECK(function_name("void inner(inner()::_Z5innerv.Frame*)") == "inner");
+  CHECK(function_name("Task<> (anonymous namespace)::serve(weir::TcpConnection)") ==
+        "serve");
+  CHECK(function_name("weir::Task<T> a::b<T>::go(T, void (*)(int)) [with T = int]") ==
+        "a::b<T>::go");
+  CHECK(function_name("auto main()::(anonymous class)::operator()() const") ==
+        "main()::(anonymous class)::operator()");
+  CHECK(function_name("").empty());
+}
