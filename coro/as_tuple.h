@@ -2,6 +2,8 @@
 
 #include <weir/coro/awaitable.h>
 
+#include <system_error>
+
 namespace weir {
 
 namespace detail {
@@ -15,16 +17,33 @@ class [[nodiscard("co_await it")]] AsTuple {
 
   explicit AsTuple(A&& awaitable) : held_(std::move(awaitable)) {}
 
-  bool await_ready() { return held_.awaiter().await_ready(); }
-  bool await_suspend(std::coroutine_handle<> handle) {
-    return detail::suspend_on(held_.awaiter(), handle);
+  bool await_ready() {
+    return attempt([this] { return held_.awaiter().await_ready(); }, true);
   }
-  auto await_resume() { return detail::outcome_of(held_.awaiter()); }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    return attempt([&] { return detail::suspend_on(held_.awaiter(), handle); }, false);
+  }
+  Outcome<typename HeldAwaitable<A>::Result> await_resume() {
+    if (failed_) return {failed_, {}};
+    return detail::outcome_of(held_.awaiter());
+  }
 
   /// What is held, for who shows where the coroutine waits.
   [[nodiscard]] const A* awaited() const noexcept { return held_.awaitable(); }
 
  private:
+  /// What it throws is why the await is over: `otherwise`.
+  template <class Step>
+  bool attempt(Step step, bool otherwise) {
+    try {
+      return step();
+    } catch (const std::system_error& error) {
+      failed_ = error.code();
+      return otherwise;
+    }
+  }
+
+  std::error_code failed_;  // to begin to wait
   detail::HeldAwaitable<A> held_;
 };
 

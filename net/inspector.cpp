@@ -8,11 +8,11 @@
 #include <weir/net/tcp_server.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cctype>
 #include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -185,23 +185,19 @@ Inspector::~Inspector() = default;
 SocketAddress Inspector::address() const { return parts_->server.address(); }
 
 void detail::inspect_if_asked() noexcept {
-  static constinit std::once_flag once;
+  // Not waited for by others: one of them is the inspector's own loop.
+  static constinit std::atomic<bool> looked{false};
+  if (looked.load(std::memory_order_relaxed) || looked.exchange(true)) return;
+  const char* wanted = std::getenv("WEIR_INSPECT");
+  if (wanted == nullptr || *wanted == '\0') return;
   try {
-    std::call_once(once, [] {
-      const char* wanted = std::getenv("WEIR_INSPECT");
-      if (wanted == nullptr || *wanted == '\0') return;
-      try {
-        // Never destroyed: its thread may serve while `main` has returned.
-        static auto* const inspector =
-            new Inspector({.address = SocketAddress::parse(wanted)});
-        (void)inspector;
-      } catch (const std::exception&) {
-        const auto what = LogLine() << "WEIR_INSPECT=" << std::string_view(wanted)
-                                    << " starts no inspector";
-        write_failure(logging::Level::error, what, std::current_exception());
-      }
-    });
-  } catch (...) {  // no once_flag: nothing is inspected
+    // Never destroyed: its thread may serve while `main` has returned.
+    static auto* const inspector = new Inspector({.address = SocketAddress::parse(wanted)});
+    (void)inspector;
+  } catch (...) {
+    const auto what = LogLine() << "WEIR_INSPECT=" << std::string_view(wanted)
+                                << " starts no inspector";
+    write_failure(logging::Level::error, what, std::current_exception());
   }
 }
 

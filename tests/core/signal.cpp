@@ -201,6 +201,12 @@ TEST_CASE("a number that is no signal is refused") {
       thrown = error.code() == std::errc::invalid_argument;
     }
     CHECK(thrown);
+    auto [error, number] = co_await as_tuple(weir::signal(12345));
+    CHECK(error == std::errc::invalid_argument);
+    CHECK(number == 0);
+    auto [inner, same] = co_await as_tuple(timeout(1h, weir::signal(12345)));
+    CHECK(inner == std::errc::invalid_argument);
+    CHECK(same == 0);
   };
   run(body());
 }

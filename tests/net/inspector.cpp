@@ -10,10 +10,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "../support/child.h"
 #include "../support/net.h"
 #include "../support/net_server.h"
 #include "namespace.h"
@@ -23,11 +25,16 @@ using namespace weir::test;
 
 namespace {
 
-std::string get(const Inspector& inspector, std::string_view path, std::string_view accept = "*/*") {
-  Peer peer = Peer::connect(inspector.address());
+std::string get(const SocketAddress& address, std::string_view path,
+                std::string_view accept = "*/*") {
+  Peer peer = Peer::connect(address);
   peer.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: weir\r\nAccept: " +
             std::string(accept) + "\r\nConnection: close\r\n\r\n");
   return peer.receive_all();
+}
+
+std::string get(const Inspector& inspector, std::string_view path, std::string_view accept = "*/*") {
+  return get(inspector.address(), path, accept);
 }
 
 bool has(const std::string& text, std::string_view part) {
@@ -231,6 +238,27 @@ TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its
   CHECK_FALSE(std::filesystem::exists(path));
   std::filesystem::remove_all(name);
   CHECK_THROWS_AS(Inspector({}), std::invalid_argument);
+}
+
+TEST_CASE("the environment starts an inspector in any program") {
+  std::string name = (std::filesystem::temp_directory_path() / "weir-inspect-XXXXXX").string();
+  REQUIRE(::mkdtemp(name.data()) != nullptr);
+  {
+    const std::string address = "unix:" + name + "/socket";
+    const Child child("/usr/bin/env", {"WEIR_INSPECT=" + address,
+                                       WEIR_TEST_PROGRAMS_DIR "/obedient_server", "epoll"});
+    std::string tree;
+    CHECK(eventually([&] {
+      try {
+        tree = get(SocketAddress::parse(address), "/tasks");
+      } catch (const std::system_error&) {  // it is not there yet
+      }
+      return has(tree, ": accept");
+    }));
+    CAPTURE(tree);
+    CHECK(has(tree, "(epoll): runs"));
+  }
+  std::filesystem::remove_all(name);
 }
 
 TEST_CASE("a coroutine's name is its function's, however the compiler says it") {
