@@ -77,8 +77,9 @@ class [[nodiscard("co_await it")]] Timeout {
 
 /// `co_await timeout(delay, a)` gives the result of `a`, or, `delay` after it was awaited, drops
 /// `a` and throws `std::system_error` with `errc::deadline` (which is `std::errc::timed_out`).
-/// Dropping it drops `a`. Nothing is lost either way: what `a` would have consumed is there for the
-/// next to ask. A delay of zero or less still gives what is there at once. Makes no coroutine
+/// Dropping it drops `a`. Of one read, accept, receive … nothing is lost either way: what `a` would
+/// have consumed is there for the next to ask. A task that is dropped takes with it what it has
+/// consumed by then. A delay of zero or less still gives what is there at once. Makes no coroutine
 /// frame.
 template <class Rep, class Period, detail::Awaitable A>
   requires(!std::is_lvalue_reference_v<A>)

@@ -204,7 +204,8 @@ class TcpServer {
   /// so many in a turn of the loop as take it a few milliseconds. From a thread without a loop it
   /// returns when all are done, and throws what the function threw; from a loop's thread it begins
   /// with that loop's and leaves the rest, and the others, to later turns. The connection must not
-  /// be kept. The function may end any connection, and the server.
+  /// be kept. The function may end any connection, and the server. If it throws, those that were to
+  /// come on that loop are left out; on a loop's thread that is logged.
   void for_each_connection(std::function<void(TcpConnection&)> function);
 
   /// The base loop. Throws `std::logic_error` before a loop stands.
