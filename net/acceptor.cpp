@@ -60,15 +60,15 @@ struct SocketFile {
   ino_t number = 0;
 };
 
-/// Removes a socket file of ours that nobody listens on: a leftover of a process that crashed. Not
-/// a link, which would be somebody's wish that we remove what it leads to.
+/// Removes a socket file of ours that nobody has bound: a crashed process's leftover. Not a link: it
+/// leads to somebody's file. The probe, of another type, never reaches a listener (EPROTOTYPE).
 void remove_stale(detail::Sockets& sockets, const SocketAddress& address) {
   const std::string path(address.unix_path());
   struct stat info{};
   if (path.empty() || ::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
   if (info.st_uid != ::geteuid()) return;
   const SocketFile stale(path);
-  const Socket probe(sockets, sockets.open(address.family()));
+  const Socket probe(sockets, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe || sockets.connect(probe.fd(), address.raw()) != -ECONNREFUSED) return;
   if (SocketFile(path) == stale) ::unlink(path.c_str());
 }

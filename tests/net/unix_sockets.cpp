@@ -247,6 +247,27 @@ TEST_CASE("a Unix socket's file has the permissions asked for, whatever the umas
   });
 }
 
+TEST_CASE("who cannot bind a path that is in use leaves its owner alone, listening or about to") {
+  on_each_kernel_engine("no Unix sockets", []() -> Task<> {
+    const Directory directory;
+    const SocketAddress address = unix_address(directory / "socket");
+    {
+      const Peer bound(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      const RawAddress& raw = address.raw();
+      REQUIRE(::bind(bound.fd(), reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) == 0);
+      CHECK_THROWS_AS(Acceptor{address}, std::system_error);
+      CHECK(std::filesystem::exists(directory / "socket"));
+    }
+    Acceptor acceptor(address);
+    CHECK_THROWS_AS(Acceptor{address}, std::system_error);
+    Peer peer = Peer::connect(address);
+    peer.send("x");
+    TcpConnection first(co_await acceptor.accept());
+    const Chunk said = co_await first.read();
+    CHECK(said.view() == "x");
+  });
+}
+
 TEST_CASE("a stale socket file that is not ours, and a link to one, are left alone") {
   const Directory directory;
   on_each_kernel_engine("no Unix sockets", [&]() -> Task<> {
