@@ -387,7 +387,7 @@ class EventLoop final : public detail::Scheduler {
   detail::TurnWatch watch_;
   std::uint64_t uncounted_ = 0;
   std::optional<TaskGroup> tasks_;
-  std::atomic<int> thread_{0};  // that runs it, as the kernel numbers it
+  std::atomic<int> thread_{0};              // that runs it, as the kernel numbers it
   std::optional<detail::LoopEntry> entry_;  // of one on the kernel
 };
 

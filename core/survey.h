@@ -55,7 +55,7 @@ struct LoopReport {
   std::string name;
   std::string engine;
   enum class State : std::uint8_t { answered, stuck, stands } state = State::stands;
-  int thread = 0;  // that runs it, as the kernel numbers it
+  int thread = 0;             // that runs it, as the kernel numbers it
   std::uint32_t turn_ms = 0;  // of one that is stuck: for how long
   Metrics metrics;
   std::vector<TaskLine> tasks;

@@ -46,7 +46,8 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     [[gnu::noinline]] void unhandled_exception() noexcept { exception_ = std::current_exception(); }
 
     [[nodiscard]] const detail::Place* place() const noexcept override {
-      return running_ ? &this->Placed::place : nullptr;  // else it has yielded, and waits for nobody
+      return running_ ? &this->Placed::place
+                      : nullptr;  // else it has yielded, and waits for nobody
     }
     void finished() noexcept override {}
     void destroy() noexcept override { handle().destroy(); }

@@ -108,9 +108,7 @@ class HeldAwaitable {
   }
 
   /// As long as it is there.
-  [[nodiscard]] const A* awaitable() const noexcept {
-    return awaitable_ ? &*awaitable_ : nullptr;
-  }
+  [[nodiscard]] const A* awaitable() const noexcept { return awaitable_ ? &*awaitable_ : nullptr; }
 
   /// Drops what is awaited, and with it its whole tree of frames.
   void drop() noexcept {

@@ -72,8 +72,8 @@ struct AwaitedWords<Task<T>> {
 template <HoldsAwaitable A>
   requires SaysWhatFor<A>
 struct AwaitedWords<A> {
-  static constexpr auto words = join_words(
-      A::kWaitsFor, AwaitedWords<std::remove_cvref_t<typename A::Held>>::text);
+  static constexpr auto words =
+      join_words(A::kWaitsFor, AwaitedWords<std::remove_cvref_t<typename A::Held>>::text);
   static constexpr auto& text = words.text;
 };
 
@@ -148,8 +148,8 @@ class Place {
   std::uintptr_t what_ = 0;
 };
 
-/// An awaiter that stands elsewhere in the frame. Given the awaiter itself as what is to be awaited,
-/// GCC 12 would make another, moved from it.
+/// An awaiter that stands elsewhere in the frame. Given the awaiter itself as what is to be
+/// awaited, GCC 12 would make another, moved from it.
 template <class A>
 class AwaiterThere {
  public:

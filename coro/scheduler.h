@@ -369,9 +369,7 @@ class Scheduler {
   virtual ~Scheduler() = default;
 
   static void set_current(Scheduler* scheduler) noexcept { current_ = scheduler; }
-  void set_clock_ms(std::uint32_t now) noexcept {
-    clock_ms_.store(now, std::memory_order_relaxed);
-  }
+  void set_clock_ms(std::uint32_t now) noexcept { clock_ms_.store(now, std::memory_order_relaxed); }
 
   /// Whether `run_ready` has something to do.
   [[nodiscard]] bool has_ready() const noexcept { return !ready_.empty() || !doomed_.empty(); }

@@ -95,8 +95,9 @@ class [[nodiscard("co_await it")]] WithStop {
 /// requested
 /// (`std::stop_source::request_stop`, `std::jthread`), from any thread and also before the await,
 /// drops `a` and throws `std::errc::operation_canceled`. Dropping it drops `a`. Of one
-/// read, accept, receive … nothing is lost either way: what `a` would have consumed is there for the
-/// next to ask. A task that is dropped takes with it what it has consumed. Makes no coroutine frame.
+/// read, accept, receive … nothing is lost either way: what `a` would have consumed is there for
+/// the next to ask. A task that is dropped takes with it what it has consumed. Makes no coroutine
+/// frame.
 template <detail::Awaitable A>
   requires(!std::is_lvalue_reference_v<A>)
 detail::WithStop<A> with_stop(std::stop_token token, A&& awaitable) {

@@ -60,8 +60,8 @@ struct SocketFile {
   ino_t number = 0;
 };
 
-/// Removes a socket file of ours that nobody has bound: a crashed process's leftover. Not a link: it
-/// leads to somebody's file. The probe, of another type, never reaches a listener (EPROTOTYPE).
+/// Removes a socket file of ours that nobody has bound: a crashed process's leftover. Not a link:
+/// it leads to somebody's file. The probe, of another type, never reaches a listener (EPROTOTYPE).
 void remove_stale(detail::Sockets& sockets, const SocketAddress& address) {
   const std::string path(address.unix_path());
   struct stat info{};

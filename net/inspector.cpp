@@ -38,7 +38,10 @@ constexpr const char* kText = "text/plain; charset=utf-8";
 
 constexpr Resource kResources[] = {
     {"/tasks", {true, true}, kText, detail::tasks_as_text, detail::tasks_as_json},
-    {"/connections", {false, true}, kText, detail::connections_as_text,
+    {"/connections",
+     {false, true},
+     kText,
+     detail::connections_as_text,
      detail::connections_as_json},
     {"/loops", {true, true}, kText, detail::loops_as_text, detail::loops_as_json},
     {"/metrics", {}, "text/plain; version=0.0.4; charset=utf-8", detail::metrics_as_text, nullptr},
@@ -100,8 +103,8 @@ Request parse(std::string_view head) noexcept {
 
 std::string answer(const char* status, const char* type, const std::string& body, bool close) {
   return std::string("HTTP/1.1 ") + status + "\r\nContent-Type: " + type +
-         "\r\nContent-Length: " + std::to_string(body.size()) +
-         "\r\nCache-Control: no-store\r\n" + (close ? "Connection: close\r\n" : "") + "\r\n" + body;
+         "\r\nContent-Length: " + std::to_string(body.size()) + "\r\nCache-Control: no-store\r\n" +
+         (close ? "Connection: close\r\n" : "") + "\r\n" + body;
 }
 
 /// A request's answer; the connection is to be closed behind it if `request` does not keep it.
@@ -163,9 +166,8 @@ struct Inspector::Parts {
       : thread(loop_options()), server(thread.loop(), server_options(address)) {
     detail::AllLoops::instance().hide(thread.loop());
     detail::AllServers::instance().hide(server);
-    server.start([this](TcpConnection connection) {
-      return serve(std::move(connection), surveyor);
-    });
+    server.start(
+        [this](TcpConnection connection) { return serve(std::move(connection), surveyor); });
   }
 
   Surveyor surveyor;

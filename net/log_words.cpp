@@ -12,10 +12,10 @@ bool is_any(const std::error_code& code, std::initializer_list<std::errc> of) no
 }
 
 bool breaks(const std::error_code& code) noexcept {
-  return is_any(code, {std::errc::connection_reset, std::errc::broken_pipe,
-                       std::errc::connection_aborted, std::errc::connection_refused,
-                       std::errc::host_unreachable, std::errc::network_unreachable,
-                       std::errc::protocol_error});
+  return is_any(code,
+                {std::errc::connection_reset, std::errc::broken_pipe, std::errc::connection_aborted,
+                 std::errc::connection_refused, std::errc::host_unreachable,
+                 std::errc::network_unreachable, std::errc::protocol_error});
 }
 
 /// Of what is no system's error: none.

@@ -180,8 +180,8 @@ class TcpServer {
 
   /// From any thread.
   [[nodiscard]] std::size_t connection_count() const noexcept;
-  /// Exceptions that left a handler so far, but for those that tell what its peer did, or a deadline
-  /// or this side to it: a reset of its connection, `timed_out`, `message_size`,
+  /// Exceptions that left a handler so far, but for those that tell what its peer did, or a
+  /// deadline or this side to it: a reset of its connection, `timed_out`, `message_size`,
   /// `operation_canceled` … That another connection broke, to a server behind this one, counts.
   /// From any thread.
   [[nodiscard]] std::uint64_t handler_failures() const noexcept;

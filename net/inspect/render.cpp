@@ -14,10 +14,10 @@ namespace {
 
 /// A value of a table, with what JSON needs to know.
 struct Cell {
-  Cell(std::string_view text) : value(text), is_text(true) {}            // NOLINT: as it is written
-  Cell(const char* text) : value(text), is_text(true) {}                 // NOLINT: likewise
-  Cell(const std::string& text) : value(text), is_text(true) {}          // NOLINT: likewise
-  Cell(bool yes) : value(yes ? "true" : "false"), is_text(false) {}      // NOLINT: likewise
+  Cell(std::string_view text) : value(text), is_text(true) {}        // NOLINT: as it is written
+  Cell(const char* text) : value(text), is_text(true) {}             // NOLINT: likewise
+  Cell(const std::string& text) : value(text), is_text(true) {}      // NOLINT: likewise
+  Cell(bool yes) : value(yes ? "true" : "false"), is_text(false) {}  // NOLINT: likewise
   Cell(std::uint64_t number) : value(std::to_string(number)), is_text(false) {}  // NOLINT: likewise
 
   std::string value;
@@ -164,10 +164,14 @@ Table table_of_loops(const Snapshot& snapshot) {
     const auto roots = std::count_if(loop.tasks.begin(), loop.tasks.end(),
                                      [](const TaskLine& line) { return line.is_root; });
     std::vector<Cell> row = {
-        loop.number, name_of(loop), loop.engine, name_of(loop.state),
+        loop.number,
+        name_of(loop),
+        loop.engine,
+        name_of(loop.state),
         static_cast<std::uint64_t>(loop.thread),
         loop.state == LoopReport::State::stuck ? std::uint64_t{loop.turn_ms} : 0,
-        static_cast<std::uint64_t>(roots), std::uint64_t{loop.connections.size()}};
+        static_cast<std::uint64_t>(roots),
+        std::uint64_t{loop.connections.size()}};
     for (const Counter& counter : kCounters) row.emplace_back(loop.metrics.*counter.value);
     table.rows.push_back(std::move(row));
   }
@@ -220,8 +224,7 @@ void add_tree(std::string& text, const LoopReport& loop) {
   text += "loop " + std::to_string(loop.number) + " \"" + name_of(loop) + "\" (" + loop.engine +
           "): " + name_of(loop.state);
   if (loop.state == LoopReport::State::stuck) {
-    text += " in one turn for " + seconds(loop.turn_ms) + ", thread " +
-            std::to_string(loop.thread);
+    text += " in one turn for " + seconds(loop.turn_ms) + ", thread " + std::to_string(loop.thread);
   }
   text += '\n';
   for (const TaskLine& line : loop.tasks) {
@@ -275,9 +278,9 @@ std::string tasks_as_json(const Snapshot& snapshot) {
       for (; open > line.depth; --open) text += "]}";
       text += is_first ? "\n" : ",\n";
       text += "{\"function\":" + quoted(words.function) + ",\"file\":" + quoted(words.file) +
-              ",\"line\":" + std::to_string(words.line) + ",\"waits_for\":" +
-              quoted(words.waits_for) + ",\"waiting_ms\":" + std::to_string(line.waiting_ms) +
-              ",\"children\":[";
+              ",\"line\":" + std::to_string(words.line) +
+              ",\"waits_for\":" + quoted(words.waits_for) +
+              ",\"waiting_ms\":" + std::to_string(line.waiting_ms) + ",\"children\":[";
       ++open;
     }
     for (; open > 0; --open) text += "]}";
@@ -302,8 +305,8 @@ std::string metrics_as_text(const Snapshot& snapshot) {
     return "{loop=\"" + std::to_string(loop.number) + "\",name=\"" + label(name_of(loop)) + "\"} ";
   };
   for (const LoopReport& loop : snapshot.loops) {
-    text += "weir_loop_up" + labels(loop) +
-            (loop.state == LoopReport::State::answered ? "1\n" : "0\n");
+    text +=
+        "weir_loop_up" + labels(loop) + (loop.state == LoopReport::State::answered ? "1\n" : "0\n");
   }
   for (const Counter& counter : kCounters) {
     const std::string name =
@@ -332,10 +335,10 @@ std::string metrics_as_text(const Snapshot& snapshot) {
        "Exceptions that left a handler"},
       {"weir_server_received_bytes_total", false,
        [](const ServerMetrics& of) { return of.bytes_in; }, "Bytes received"},
-      {"weir_server_sent_bytes_total", false,
-       [](const ServerMetrics& of) { return of.bytes_out; }, "Bytes sent"},
-      {"weir_server_handshakes_total", false,
-       [](const ServerMetrics& of) { return of.handshakes; }, "TLS handshakes that succeeded"},
+      {"weir_server_sent_bytes_total", false, [](const ServerMetrics& of) { return of.bytes_out; },
+       "Bytes sent"},
+      {"weir_server_handshakes_total", false, [](const ServerMetrics& of) { return of.handshakes; },
+       "TLS handshakes that succeeded"},
       {"weir_server_failed_handshakes_total", false,
        [](const ServerMetrics& of) { return of.failed_handshakes; }, "TLS handshakes that failed"},
   };

@@ -58,8 +58,7 @@ void Connection::describe(LoopReport& report) const {
 }
 
 void Share::describe(LoopReport& report) const {
-  for (Connection* stream = streams_.front(); stream != nullptr;
-       stream = streams_.after(*stream)) {
+  for (Connection* stream = streams_.front(); stream != nullptr; stream = streams_.after(*stream)) {
     stream->describe(report);
   }
 }
@@ -91,9 +90,9 @@ Task<Snapshot> Surveyor::look(Wanted wanted) {
     auto [error, answer] = co_await as_tuple(timeout(end - own.now(), answers->receive()));
     if (error || !answer) break;
     --open;
-    const auto report =
-        std::find_if(loops.begin(), loops.end(),
-                     [&](const LoopReport& loop) { return loop.number == answer->number; });
+    const auto report = std::find_if(loops.begin(), loops.end(), [&](const LoopReport& loop) {
+      return loop.number == answer->number;
+    });
     last_[report->number] = answer->metrics;
     report->state = answer->state;
     report->metrics = answer->metrics;
@@ -108,9 +107,8 @@ Task<Snapshot> Surveyor::look(Wanted wanted) {
     }
   }
   std::erase_if(last_, [&](const auto& entry) {
-    return std::none_of(loops.begin(), loops.end(), [&](const LoopReport& report) {
-      return report.number == entry.first;
-    });
+    return std::none_of(loops.begin(), loops.end(),
+                        [&](const LoopReport& report) { return report.number == entry.first; });
   });
   AllServers::instance().for_each([&](const TcpServer& server, const std::string& name) {
     snapshot.servers.emplace_back(name, server.metrics());

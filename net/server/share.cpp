@@ -183,9 +183,8 @@ void Share::handler_failed(const std::exception_ptr& failure, std::uint64_t id) 
   Connection* stream = streams_.front();
   while (stream != nullptr && stream->identity().id() != id) stream = streams_.after(*stream);
   // What broke may have been another connection of the handler's: to a server behind this one.
-  const bool is_over =
-      stream == nullptr || stream->ending().is_closing() ||
-      (tells_of_an_end(failure) && stream->receiver().at_end());
+  const bool is_over = stream == nullptr || stream->ending().is_closing() ||
+                       (tells_of_an_end(failure) && stream->receiver().at_end());
   const bool peers_doing = is_a_peers_doing(failure) && (is_over || !tells_of_a_break(failure));
   core_->handler_failed(failure, *this, id, peers_doing);
   if (!peers_doing && stream != nullptr) stream->end_with_reset();

@@ -1,8 +1,9 @@
 // A look inside of a running process: tasks, connections, loops and metrics over HTTP.
-#include <doctest/doctest.h>
-#include <sys/stat.h>
 #include <weir/inspect.h>
 #include <weir/net/inspect/snapshot.h>
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <future>
@@ -33,7 +34,8 @@ std::string get(const SocketAddress& address, std::string_view path,
   return peer.receive_all();
 }
 
-std::string get(const Inspector& inspector, std::string_view path, std::string_view accept = "*/*") {
+std::string get(const Inspector& inspector, std::string_view path,
+                std::string_view accept = "*/*") {
   return get(inspector.address(), path, accept);
 }
 
@@ -219,8 +221,8 @@ TEST_CASE("what is no request is refused, and several may come over one connecti
   CHECK(has(ask("nonsense\r\n\r\n"), "HTTP/1.1 400 "));
   CHECK(has(ask("GET /nothing HTTP/1.1\r\nConnection: close\r\n\r\n"), "HTTP/1.1 404 "));
   CHECK(ask(std::string(100'000, 'x')).empty());
-  const std::string both = ask(
-      "GET /metrics HTTP/1.1\r\n\r\nGET /loops HTTP/1.1\r\nconnection: close\r\n\r\n");
+  const std::string both =
+      ask("GET /metrics HTTP/1.1\r\n\r\nGET /loops HTTP/1.1\r\nconnection: close\r\n\r\n");
   CHECK(both.find("HTTP/1.1 200 OK") != both.rfind("HTTP/1.1 200 OK"));
 }
 
@@ -230,7 +232,7 @@ TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its
   const auto path = std::filesystem::path(name) / "socket";
   {
     const Inspector inspector({.address = SocketAddress::parse("unix:" + path.string())});
-    struct ::stat status {};
+    struct ::stat status{};
     REQUIRE(::stat(path.c_str(), &status) == 0);
     CHECK((status.st_mode & 0777) == 0600);
     CHECK(has(get(inspector, "/loops"), "200 OK"));
@@ -265,8 +267,7 @@ TEST_CASE("a coroutine's name is its function's, however the compiler says it") 
   using weir::detail::function_name;
   CHECK(function_name("weir::Task<void> outer(int)") == "outer");
   CHECK(function_name("void inner(inner()::_Z5innerv.Frame*)") == "inner");
-  CHECK(function_name("Task<> (anonymous namespace)::serve(weir::TcpConnection)") ==
-        "serve");
+  CHECK(function_name("Task<> (anonymous namespace)::serve(weir::TcpConnection)") == "serve");
   CHECK(function_name("weir::Task<T> a::b<T>::go(T, void (*)(int)) [with T = int]") ==
         "a::b<T>::go");
   CHECK(function_name("auto main()::(anonymous class)::operator()() const") ==

@@ -87,7 +87,8 @@ TEST_CASE("what peers do is information, and no failure of a handler") {
   });
 }
 
-TEST_CASE("a handler that fails because another connection broke leaves no part as if it were all") {
+TEST_CASE(
+    "a handler that fails because another connection broke leaves no part as if it were all") {
   on_each_engine([]() -> Task<> {
     Acceptor behind(loopback());
     TcpServer server(EventLoop::current(), server_options(Engine::automatic));
