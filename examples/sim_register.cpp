@@ -113,6 +113,7 @@ int main(int argc, char** argv) {
   options.name = "register";
   options.count = 1000;
   options.most_failures = 1;
+  options.shrink_for = 30s;
   options.world.faults = sim::Faults::mild();
   options.world.faults.jitter = 20ms;
   for (int i = 1; i < argc; ++i) {

@@ -162,7 +162,7 @@ Exploration explore(const ExploreOptions& options, const std::function<void(Worl
     }
     if (shows) show(options, result, count);
   }
-  if (replays || result.runs < count) return result;
+  if (count <= 1 || result.runs < count) return result;  // one seed is a replay
   find_unhit(options, coverage, result);
   if (const std::string missing = tell_missing(options, result, coverage); !missing.empty()) {
     result.failures.push_back({first, missing});

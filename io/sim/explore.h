@@ -22,7 +22,7 @@ struct ExploreOptions {
   /// Names that `reached` must have been called with in one of the worlds at least.
   std::vector<std::string> expect = {};
   /// For how long, in real time and for all failures together, failing runs are shrunk; 0: they are
-  /// reported as they are.
+  /// reported as they are. WEIR_SIM_SHRINK in the environment, in seconds, takes its place.
   std::chrono::nanoseconds shrink_for = std::chrono::seconds(10);
   /// Whether it fails if a fault whose probability is not 0 has hit in none of the worlds.
   bool faults_must_hit = false;
@@ -48,7 +48,8 @@ struct Exploration {
 /// only what that file says. On a terminal it shows how far it is.
 ///
 /// When all seeds have run it fails as well if a `sometimes` was looked at and held in none of
-/// them, or a name of `expect` was not reached; not when it stopped early, nor in a replay.
+/// them, or a name of `expect` was not reached; not when it stopped early, nor when it
+/// runs one seed only, which is a replay.
 ///
 /// A failing run is shrunk before it is reported: it runs again and again with less and less of
 /// what chance did, as long as it fails with the same words (numbers apart). The report lists what

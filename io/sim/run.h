@@ -62,8 +62,7 @@ class Run {
 /// Shrinks failing runs.
 class Shrinker {
  public:
-  explicit Shrinker(const ExploreOptions& options, const Scenario& scenario)
-      : options_(options), scenario_(scenario) {}
+  Shrinker(const ExploreOptions& options, const Scenario& scenario);
 
   /// What to report of a run with this seed that has failed.
   std::string shrink(std::uint64_t seed, const RunResult& failed);
@@ -80,6 +79,7 @@ class Shrinker {
 
   const ExploreOptions& options_;
   const Scenario& scenario_;
+  std::chrono::nanoseconds limit_;    // for all failures
   std::chrono::nanoseconds spent_{};  // on failures before
   std::chrono::steady_clock::time_point deadline_{};
   std::uint64_t seed_ = 0;

@@ -53,6 +53,14 @@ std::size_t count_faults(const std::vector<Choice>& choices) {
 
 }  // namespace
 
+Shrinker::Shrinker(const ExploreOptions& options, const Scenario& scenario)
+    : options_(options), scenario_(scenario), limit_(options.shrink_for) {
+  constexpr std::uint64_t kMost = 1'000'000;  // seconds
+  if (const auto seconds = number_from("WEIR_SIM_SHRINK")) {
+    limit_ = std::chrono::seconds(std::min(*seconds, kMost));
+  }
+}
+
 bool Shrinker::is_over() const noexcept { return Clock::now() >= deadline_; }
 
 /// One run with no more than this. If it fails as the first one did, what came of it is kept.
@@ -149,8 +157,8 @@ std::string Shrinker::heading(std::size_t before, const std::string& path) const
 
 std::string Shrinker::shrink(std::uint64_t seed, const RunResult& failed) {
   const Clock::time_point began = Clock::now();
-  if (options_.shrink_for <= spent_) return *failed.failure;
-  deadline_ = began + std::chrono::duration_cast<Clock::duration>(options_.shrink_for - spent_);
+  if (limit_ <= spent_) return *failed.failure;
+  deadline_ = began + std::chrono::duration_cast<Clock::duration>(limit_ - spent_);
   seed_ = seed;
   runs_ = 0;
   most_steps_ = failed.steps * 2 + 1000;

@@ -1,10 +1,11 @@
 #include <weir/io/sim/tape.h>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
+#include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -56,15 +57,18 @@ bool is_number(ChoiceKind kind) noexcept {
 
 void TapeText::write(const std::string& path) const {
   errno = 0;
-  std::ofstream file(path, std::ios::trunc);
+  const std::string unfinished = path + "." + std::to_string(::getpid());
+  std::ofstream file(unfinished, std::ios::trunc);
   file << kFirstLine << "\nseed " << seed << "\nnumbers " << numbers << '\n';
   for (const Choice& choice : choices) {
     file << word_of(choice.kind) << ' ' << choice.from << ' ' << choice.to << ' ' << choice.ordinal
          << ' ' << choice.value << '\n';
   }
   file.close();
-  if (!file) {
-    throw std::system_error(errno != 0 ? errno : EIO, std::generic_category(), "weir: " + path);
+  if (!file || std::rename(unfinished.c_str(), path.c_str()) != 0) {
+    const int why = errno != 0 ? errno : EIO;
+    std::remove(unfinished.c_str());
+    throw std::system_error(why, std::generic_category(), "weir: " + path);
   }
 }
 

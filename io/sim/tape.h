@@ -50,7 +50,7 @@ struct TapeText {
   std::uint64_t numbers = 0;  // draws of numbers up to this one are 0, unless they are here
   std::vector<Choice> choices;
 
-  /// Throws `std::system_error`.
+  /// Whole or not at all. Throws `std::system_error`.
   void write(const std::string& path) const;
   /// Throws `std::system_error`, and `std::invalid_argument` for what is no tape.
   static TapeText read(const std::string& path);

@@ -2,7 +2,9 @@
 #include <weir/weir.h>
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -49,8 +51,10 @@ void demand_quick_answers(sim::World& world) {
 
 sim::ExploreOptions with_jitter() {
   sim::ExploreOptions options;
-  options.name = "quick answers";
+  static const std::string name = "quick answers " + std::to_string(::getpid());
+  options.name = name;
   options.most_failures = 1;
+  options.shrink_for = 5min;  // however slow it is
   options.world.faults = sim::Faults::mild();
   options.world.faults.jitter = 20ms;
   options.world.faults.loss = 0;
@@ -125,6 +129,24 @@ TEST_CASE("what was not reached is no failure of an exploration that stopped ear
   CHECK_FALSE(explored::has(found.text(), "never"));
 }
 
+TEST_CASE("what was not reached is no failure of a replay of one seed") {
+  sim::ExploreOptions options;
+  options.expect = {"nowhere"};
+  const auto scenario = [](sim::World& world) {
+    sim::sometimes(world.random() == 0, "never");
+    world.run_for(1s);
+  };
+  options.count = 1;
+  CHECK(sim::explore(options, scenario).failures.empty());
+  options.count = 20;
+  CHECK(sim::explore(options, scenario).failures.size() == 1);
+  ::setenv("WEIR_SIM_SEED", "7", 1);  // NOLINT(concurrency-mt-unsafe)
+  const sim::Exploration replayed = sim::explore(options, scenario);
+  ::unsetenv("WEIR_SIM_SEED");  // NOLINT(concurrency-mt-unsafe)
+  CHECK(replayed.runs == 1);
+  CHECK(replayed.failures.empty());
+}
+
 TEST_CASE("outside of a world and of an exploration the hooks do nothing") {
   sim::sometimes(false, "nobody counts");
   sim::reached("nobody counts");
@@ -190,6 +212,7 @@ TEST_CASE("a failing run is shrunk to what makes it fail, in words") {
   CHECK(explored::has(text, "2 faults are left:"));
   CHECK(explored::has(text, "a segment from client to server takes"));
   CHECK(explored::has(text, "a segment from server to client takes"));
+  std::remove(explored::word_after(text, "WEIR_SIM_TAPE=").c_str());
 }
 
 TEST_CASE("the tape of a shrunk run repeats it, event for event") {
@@ -212,7 +235,8 @@ TEST_CASE("the tape of a shrunk run repeats it, event for event") {
 }
 
 TEST_CASE("numbers of the test's own are shrunk as well") {
-  const sim::Exploration found = sim::explore({.most_failures = 1}, [](sim::World& world) {
+  const sim::ExploreOptions options{.most_failures = 1, .shrink_for = 5min};
+  const sim::Exploration found = sim::explore(options, [](sim::World& world) {
     std::uint64_t over = 0;
     for (int i = 0; i < 20; ++i) over += world.random() % 1000 > 800 ? 1 : 0;
     world.check(over < 3, "too many large ones");
@@ -220,6 +244,7 @@ TEST_CASE("numbers of the test's own are shrunk as well") {
   REQUIRE(found.failures.size() == 1);
   INFO(found.text());
   CHECK(explored::has(found.text(), "0 faults are left, and 3 other choices:"));
+  std::remove(explored::word_after(found.text(), "WEIR_SIM_TAPE=").c_str());
 }
 
 TEST_CASE("a run that fails for another reason when repeated is reported as it was, and said so") {
