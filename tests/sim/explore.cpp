@@ -247,6 +247,34 @@ TEST_CASE("numbers of the test's own are shrunk as well") {
   std::remove(explored::word_after(found.text(), "WEIR_SIM_TAPE=").c_str());
 }
 
+TEST_CASE("what was ordered is no choice of chance, what buggify did is one") {
+  const auto pipe = [](sim::World& world) {
+    auto& server = world.add_host("10.0.0.1", "server");
+    auto& client = world.add_host("10.0.0.2", "client");
+    server.spawn(serve_echo());
+    world.inject(sim::Fault::short_receive, server);
+    auto& longest = world.make<std::chrono::nanoseconds>(0ns);
+    auto& rare = world.make<int>(0);
+    const auto talk = [](sim::World& of, std::chrono::nanoseconds& time, int& count) -> Task<> {
+      bool done = false;
+      co_await explored::ping(of, 10, time, done);
+      for (int i = 0; i < 20; ++i) count += sim::buggify(0.2) ? 1 : 0;
+    };
+    client.spawn(talk(world, longest, rare));
+    world.run_for(1min);
+    const bool both = world.hits(sim::Fault::short_receive) > 0 && rare >= 2;
+    world.check(!both, "a short receive and two rare things");
+  };
+  sim::ExploreOptions options = explored::with_jitter();
+  options.world.faults = sim::Faults::none();
+  const sim::Exploration found = sim::explore(options, pipe);
+  REQUIRE(found.failures.size() == 1);
+  INFO(found.text());
+  CHECK(explored::has(found.text(), "2 faults are left:"));
+  CHECK(explored::has(found.text(), "buggify at client"));
+  std::remove(explored::word_after(found.text(), "WEIR_SIM_TAPE=").c_str());
+}
+
 TEST_CASE("a run that fails for another reason when repeated is reported as it was, and said so") {
   int calls = 0;
   const sim::Exploration found = sim::explore({.most_failures = 1}, [&](sim::World& world) {
