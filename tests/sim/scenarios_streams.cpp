@@ -9,10 +9,12 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <exception>
+#include <functional>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -28,8 +30,7 @@ namespace streams {
 bool may_break(const sim::World& world) { return world.seed() >= kHarshSeeds; }
 
 /// Runs it again until it is whole: in a world that breaks connections one may fail.
-template <class Make>
-Task<> try_on(sim::World& world, Make make, int& done) {
+Task<> try_on(sim::World& world, std::function<Task<bool>()> make, int& done) {
   for (;;) {
     bool whole = false;
     try {
