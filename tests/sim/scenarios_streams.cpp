@@ -217,8 +217,8 @@ Task<bool> hear_all() {
 
 // ---- limits -------------------------------------------------------------------------------------
 
-constexpr std::size_t kMost = 3;
-constexpr std::size_t kMostOfPeer = 2;
+constexpr std::size_t kMost = 2;
+constexpr std::size_t kMostOfPeer = 1;
 
 struct Present {
   std::size_t all = 0;
