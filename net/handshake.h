@@ -54,7 +54,7 @@ class HandshakeGate final : public TurnEnd {
 
 /// Puts the handshake on the connection, and awaits that it is done, for `limit` (0: for ever).
 /// Throws what went wrong. Dropping it, or the end of the time, breaks the connection off.
-Task<> agree(Connection& connection, std::unique_ptr<Handshake> handshake,
+Task<> agree(Connection& connection, std::unique_ptr<Handshake> made,
              std::chrono::milliseconds limit, HandshakeGate* gate = nullptr);
 
 /// The same with one of the factory's handshakes, for the time that the factory says. `peer`: the

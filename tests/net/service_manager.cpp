@@ -99,13 +99,14 @@ TEST_CASE("a service manager's watchdog is fed while all loops of the server ans
     std::atomic<bool> stuck{false};
     std::atomic<bool> go_on{false};
     EventLoop& loop = *server->loops()[1];
+    const std::uint64_t before = loop.metrics().stalls;
     loop.post([&] {
       stuck = true;
       while (!go_on) std::this_thread::yield();
     });
     CHECK(eventually([&] { return stuck.load(); }));
     (void)manager.all();
-    CHECK(eventually([&] { return loop.metrics().stalls == 1; }));  // five times the limit
+    CHECK(eventually([&] { return loop.metrics().stalls > before; }));  // five times the limit
     CHECK(manager.all().size() <= 1);  // of a round that had asked that loop before
     go_on = true;
     CHECK(manager.next() == "WATCHDOG=1");
