@@ -262,6 +262,23 @@ TEST_CASE("what is sent to a connection before its PROXY header is there goes be
   });
 }
 
+TEST_CASE("a drain resets, at its limit, who has not sent his PROXY header") {
+  on_each_engine([]() -> Task<> {
+    TcpServer server(EventLoop::current(), behind_proxy());
+    server.start(introduce);
+    Peer peer = Peer::connect(server.address());
+    peer.send("PROXY ");
+    co_await turn_until([&] { return server.connection_count() == 1; });
+    const DrainReport report = co_await server.drain(30ms);
+    CHECK(report.forced == 1);
+    CHECK(report.finished == 0);
+    CHECK(server.connection_count() == 0);
+    const auto end = [&peer] { return peer.wait_for_end(); };
+    const int error = co_await in_thread(end);
+    CHECK(error == ECONNRESET);
+  });
+}
+
 TEST_CASE("a client of a Unix socket is who its proxy says, also one of a Unix socket") {
   on_each_kernel_engine("it has no Unix sockets", []() -> Task<> {
     ServerOptions options = behind_proxy();
