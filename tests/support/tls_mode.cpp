@@ -35,12 +35,17 @@ class ClientLayer final : public PeerLayer {
     out_ = ::BIO_new(::BIO_s_mem());
     ::SSL_set_bio(ssl_.get(), in_, out_);
     ::SSL_set_connect_state(ssl_.get());
-    const std::lock_guard lock(mutex_of_all());
-    all().push_back(this);
   }
   ~ClientLayer() override {
     const std::lock_guard lock(mutex_of_all());
     std::erase(all(), this);
+  }
+
+  /// From now on `go_on` sees to it.
+  void begin() {
+    (void)agree(false);
+    const std::lock_guard lock(mutex_of_all());
+    all().push_back(this);
   }
 
   /// Bytes of the handshake that are not to go through the socket.
@@ -248,7 +253,7 @@ class Mode final : public TlsMode {
 
   std::unique_ptr<PeerLayer> begin(TestMachine& machine, int fd) override {
     auto layer = std::make_unique<ClientLayer>(machine, fd);
-    (void)layer->agree(false);
+    layer->begin();
     return layer;
   }
 
