@@ -85,7 +85,7 @@ struct SuccessorCommand {
   std::vector<int> descriptors = {};    // that it inherits: listeners
   bool with_files = false;              // of the Unix listeners among them
   Duration limit = {};                  // until when it has to serve; 0: no limit
-  std::string secrets = {};             // that it is told, by `inherited_secrets`
+  std::string secrets = {};             // that it is told, by `take_inherited_secrets`
   Claim claim = {};                     // on them: to its end if it never serves, else for ever
 };
 

@@ -39,6 +39,9 @@ constexpr const char* kReady = "WEIR_READY_FD";
 /// At the most, so that they go at once.
 constexpr std::size_t kMostSecrets = 4096;
 
+/// The predecessor has been told that this process serves, and its descriptor is closed.
+std::atomic<bool> reported{false};
+
 /// Inherited descriptors that have an owner, or had one.
 std::atomic<bool> taken[kMost];
 
@@ -178,6 +181,7 @@ class Successor final : public LoopResource {
         // One that does not ask for them is none of ours.
         (void)::send(pair[0], command.secrets.data(), command.secrets.size(),
                      MSG_NOSIGNAL | MSG_DONTWAIT);
+        ::explicit_bzero(command.secrets.data(), command.secrets.size());
       }
       child_ = start(command.words, command.descriptors, command.with_files);
     } catch (...) {
@@ -320,25 +324,19 @@ bool inherited_files() noexcept {
   return names != nullptr && std::string_view(names).starts_with(kOwnName);
 }
 
-std::string inherited_secrets() {
-  static std::mutex mutex;
-  static std::string secrets;
-  static bool known = false;
-  const std::lock_guard lock(mutex);
+std::string take_inherited_secrets() {
   long pid = 0;
   long fd = 0;
-  if (std::exchange(known, true) || !number_of("LISTEN_PID", pid) || pid != ::getpid() ||
-      !number_of(kReady, fd)) {
-    return secrets;
+  if (reported || !number_of("LISTEN_PID", pid) || pid != ::getpid() || !number_of(kReady, fd)) {
+    return {};
   }
-  std::string bytes(kMostSecrets, '\0');
-  const ssize_t size = ::recv(static_cast<int>(fd), bytes.data(), bytes.size(), MSG_DONTWAIT);
-  if (size > 0) secrets.assign(bytes, 0, static_cast<std::size_t>(size));
+  std::string secrets(kMostSecrets, '\0');
+  const ssize_t size = ::recv(static_cast<int>(fd), secrets.data(), secrets.size(), MSG_DONTWAIT);
+  secrets.resize(static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
   return secrets;
 }
 
 bool report_ready() noexcept {
-  static std::atomic<bool> reported{false};
   long pid = 0;
   long fd = 0;
   if (!number_of("LISTEN_PID", pid) || pid != ::getpid() || !number_of(kReady, fd)) return true;

@@ -21,8 +21,9 @@ std::vector<int> inherited_descriptors();
 /// who leaves those to us; of systemd's they are systemd's.
 bool inherited_files() noexcept;
 
-/// What the predecessor told; empty without one. From any thread.
-std::string inherited_secrets();
+/// What the predecessor told, for who asks first; empty for others, and without one. From any
+/// thread.
+std::string take_inherited_secrets();
 
 /// Tells the predecessor, once, that this process serves: a byte to the descriptor of
 /// WEIR_READY_FD. False if that has given it up by now, and serves on; true also without one.

@@ -17,8 +17,10 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <stdexcept>
 #include <utility>
 
@@ -168,7 +170,9 @@ void TcpServer::start(Handler handler) {
   const bool inherited = std::any_of(listeners.begin(), listeners.end(),
                                      [](const auto& listener) { return listener.inherited; });
   if (inherited && core_->security != nullptr) {
-    core_->security->inherit(detail::inherited_secrets());
+    std::string secrets = detail::take_inherited_secrets();
+    core_->security->inherit(secrets);
+    ::explicit_bzero(secrets.data(), secrets.size());
   }
   if (inherited && !detail::report_ready()) {
     throw std::system_error(std::make_error_code(std::errc::operation_canceled),
