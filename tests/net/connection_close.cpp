@@ -185,8 +185,8 @@ TEST_CASE("a peer that sends without end after a close is reset") {
       return sent;
     };
     const std::size_t sent = co_await in_thread(flood);
-    CHECK(sent >= 1U << 20);
-    CHECK(sent < 64U << 20);  // with what the kernel's buffers hold
+    CHECK(sent + 100'000 >= 1U << 20);  // the last may have gone in part
+    CHECK(sent < 64U << 20);            // with what the kernel's buffers hold
     co_await turn_until([conn = &conn] { return conn->state() == ConnectionState::disconnected; });
   });
 }
