@@ -2,7 +2,6 @@
 
 #include <weir/coro/awaitable.h>
 #include <weir/net/stream/chunk.h>
-#include <weir/net/stream/shared_bytes.h>
 
 #include <concepts>
 #include <cstddef>
@@ -24,7 +23,7 @@ template <class S>
 concept ByteStream =
     std::movable<S> && requires(S& stream, std::size_t count, std::string_view text,
                                 std::span<const std::string_view> parts, std::string string,
-                                std::vector<std::byte> bytes, Chunk chunk, SharedBytes shared) {
+                                std::vector<std::byte> bytes, Chunk chunk) {
       { stream.read() } -> detail::AwaitableOf<Chunk>;
       { stream.read(count) } -> detail::AwaitableOf<Chunk>;
       { stream.read_exactly(count) } -> detail::AwaitableOf<Chunk>;
@@ -35,7 +34,6 @@ concept ByteStream =
       { stream.send(std::move(string)) } -> detail::AwaitableOf<void>;
       { stream.send(std::move(bytes)) } -> detail::AwaitableOf<void>;
       { stream.send(std::move(chunk)) } -> detail::AwaitableOf<void>;
-      { stream.send(shared) } -> detail::AwaitableOf<void>;
       { stream.flush() } -> detail::AwaitableOf<void>;
       { stream.shutdown() } -> detail::AwaitableOf<void>;
       { stream.close() } noexcept;

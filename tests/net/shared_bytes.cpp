@@ -8,7 +8,6 @@
 #include <memory>
 #include <new>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -195,28 +194,6 @@ TEST_CASE("an empty brace is an empty message to a sender, not a question of ove
     CHECK(peer.receive_exactly(14) == "aaasharedmoved");
   });
 }
-
-/// All of a stream but `send(SharedBytes)`.
-struct Copying {
-  Task<Chunk> read(std::size_t most = 1);
-  Task<Chunk> read_exactly(std::size_t count);
-  Task<Chunk> read_until(std::string_view delimiter, std::size_t most);
-  Task<Chunk> peek(std::size_t count);
-  Task<> send(std::string_view text);
-  Task<> send(std::span<const std::string_view> parts);
-  Task<> send(std::string&& text);
-  Task<> send(std::vector<std::byte>&& bytes);
-  Task<> send(Chunk&& chunk);
-  Task<> flush();
-  Task<> shutdown();
-  void close() noexcept;
-};
-struct Sharing : Copying {
-  using Copying::send;
-  Task<> send(SharedBytes bytes);
-};
-static_assert(!ByteStream<Copying>);
-static_assert(ByteStream<Sharing>);
 
 TEST_CASE("shared bytes for which there is no memory break nothing but their own send") {
   on_each_engine([]() -> Task<> {
