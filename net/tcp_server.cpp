@@ -20,8 +20,8 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace weir {
