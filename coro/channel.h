@@ -95,7 +95,7 @@ class Channel {
     static constexpr char kWaitsFor[] = "Channel::receive: it is empty";
 
     explicit ReceiveAwaiter(Channel& channel) : state_(channel.state_) {}
-    ReceiveAwaiter(ReceiveAwaiter&& other) noexcept : state_(other.state_) {}
+    ReceiveAwaiter(ReceiveAwaiter&& other) noexcept : state_(std::move(other.state_)) {}
     ~ReceiveAwaiter() {
       if (node_.waiter.scheduler() != nullptr) state_->forget_receiver(node_);
     }

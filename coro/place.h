@@ -9,6 +9,7 @@
 #include <source_location>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 /// 1, unless the library was configured with WEIR_TRACE_TASKS=OFF: each coroutine notes where it
 /// waits and for what, which `Inspector` shows.
@@ -173,10 +174,11 @@ struct Placed {
 #if WEIR_TRACE_TASKS
   template <class A>
   decltype(auto) await_transform(
-      A&& awaited, std::source_location where = std::source_location::current()) noexcept {
+      A&& awaited,  // NOLINT(cppcoreguidelines-missing-std-forward): it stays where it is
+      std::source_location where = std::source_location::current()) noexcept {
     place.set(awaited, where);
     if constexpr (HasMemberCoAwait<A> || HasFreeCoAwait<A>) {
-      return static_cast<A&&>(awaited);
+      return std::forward<A>(awaited);
     } else {
       return AwaiterThere<std::remove_reference_t<A>>(awaited);
     }
