@@ -136,7 +136,8 @@ TEST_CASE("the tree of tasks names function, file and line, what each waits for,
     inspected.loop().spawn(race(channel, never));
     inspected.loop().spawn(give_up_later(never));
     inspected.loop().spawn(count_numbers(never));
-    const std::string tree = tree_with(inspector, "numbers at ");
+    (void)tree_with(inspector, "numbers at ");  // the last to begin
+    const std::string tree = tree_with(inspector, ": Mutex::lock");
     CAPTURE(tree);
     CHECK(has(tree, "\"inspected\" ("));
     const std::string locked = line_with(tree, "wait_for_both at ");
