@@ -196,7 +196,8 @@ std::string fetched_from(Engine engine, const std::string& path) {
   };
   CHECK(eventually([&] {
     const Socket probe(kernel_sockets(), ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    const RawAddress& raw = SocketAddress::parse("unix:" + path).raw();
+    const SocketAddress address = SocketAddress::parse("unix:" + path);
+    const RawAddress& raw = address.raw();
     return ::connect(probe.fd(), reinterpret_cast<const sockaddr*>(raw.bytes), raw.size) == 0;
   }));
   loop.run_until_complete(fetch());
