@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint32_t kKernelTrack = 0;  // of a host; loops have their own numbers
 
-std::string quoted(std::string_view text) {
+std::string json_string(std::string_view text) {
   std::string json = "\"";
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
@@ -48,24 +48,24 @@ class TraceWriter {
 
   void name_process(std::size_t host, const std::string& name) {
     add(start_, R"("ph":"M","name":"process_name",)" + place(host, 0) + R"(,"args":{"name":)" +
-                    quoted(name) + "}");
+                    json_string(name) + "}");
     name_track(host, kKernelTrack, "kernel");
   }
   void name_track(std::size_t host, std::uint32_t track, const std::string& name) {
     add(start_, R"("ph":"M","name":"thread_name",)" + place(host, track) + R"(,"args":{"name":)" +
-                    quoted(name) + "}");
+                    json_string(name) + "}");
   }
   void instant(std::size_t host, const Record& record, const std::string& text) {
     const bool fault = is_fault(record.what);
     add(record.at, R"("ph":"i","s":")" + std::string(fault ? "p" : "t") + R"(","cat":")" +
-                       (fault ? "fault" : "event") + R"(","name":)" + quoted(text) + "," +
+                       (fault ? "fault" : "event") + R"(","name":)" + json_string(text) + "," +
                        place(host, record.loop));
   }
   /// Arrows go between slices, so each end has one of a nanosecond.
   void segment(std::size_t host, const Record& record) {
     const std::string name =
-        quoted(std::string(record.what) + " to port " + std::to_string(record.fd) + ", " +
-               std::to_string(record.value));
+        json_string(std::string(record.what) + " to port " + std::to_string(record.fd) + ", " +
+                    std::to_string(record.value));
     const std::string id = R"(,"id":)" + std::to_string(++arrows_);
     const std::string as = R"(,"cat":"segment","name":)" + name + ",";
     const std::string sender = as + place(record.from, kKernelTrack);
@@ -77,7 +77,7 @@ class TraceWriter {
   }
   void span(std::size_t host, const char* kind, const std::string& name, TimePoint from,
             TimePoint to) {
-    const std::string as = R"(,"cat":")" + std::string(kind) + R"(","name":)" + quoted(name) +
+    const std::string as = R"(,"cat":")" + std::string(kind) + R"(","name":)" + json_string(name) +
                            R"(,"id":)" + std::to_string(++spans_) + "," + place(host, kKernelTrack);
     add(from, R"("ph":"b")" + as);
     add(to, R"("ph":"e")" + as);

@@ -29,21 +29,21 @@ struct Table {
   std::vector<std::vector<Cell>> rows;
 };
 
-std::string quoted(std::string_view text) {
-  std::string quoted = "\"";
+std::string json_string(std::string_view text) {
+  std::string written = "\"";
   for (const char c : text) {
     if (c == '"' || c == '\\') {
-      quoted += '\\';
-      quoted += c;
+      written += '\\';
+      written += c;
     } else if (static_cast<unsigned char>(c) < 0x20) {
       std::array<char, 8> code{};
       std::snprintf(code.data(), code.size(), "\\u%04x", static_cast<unsigned>(c));
-      quoted += code.data();
+      written += code.data();
     } else {
-      quoted += c;
+      written += c;
     }
   }
-  return quoted + '"';
+  return written + '"';
 }
 
 std::string escaped(std::string_view text) {
@@ -94,8 +94,8 @@ std::string as_json(const Table& table) {
     text += text.size() > 1 ? ",\n{" : "\n{";
     for (std::size_t i = 0; i < row.size(); ++i) {
       if (i > 0) text += ',';
-      text += quoted(table.columns[i]) + ':';
-      text += row[i].is_text ? quoted(row[i].value) : row[i].value;
+      text += json_string(table.columns[i]) + ':';
+      text += row[i].is_text ? json_string(row[i].value) : row[i].value;
     }
     text += '}';
   }
@@ -269,17 +269,17 @@ std::string tasks_as_json(const Snapshot& snapshot) {
   std::string text = "[";
   for (const LoopReport& loop : snapshot.loops) {
     text += text.size() > 1 ? ",\n" : "\n";
-    text += "{\"loop\":" + std::to_string(loop.number) + ",\"name\":" + quoted(name_of(loop)) +
-            ",\"state\":" + quoted(name_of(loop.state)) + ",\"tasks\":[";
+    text += "{\"loop\":" + std::to_string(loop.number) + ",\"name\":" + json_string(name_of(loop)) +
+            ",\"state\":" + json_string(name_of(loop.state)) + ",\"tasks\":[";
     std::size_t open = 0;  // lines that have not been closed
     for (const TaskLine& line : loop.tasks) {
       const TaskWords words = words_of(loop, line);
       const bool is_first = line.depth == open;
       for (; open > line.depth; --open) text += "]}";
       text += is_first ? "\n" : ",\n";
-      text += "{\"function\":" + quoted(words.function) + ",\"file\":" + quoted(words.file) +
-              ",\"line\":" + std::to_string(words.line) +
-              ",\"waits_for\":" + quoted(words.waits_for) +
+      text += "{\"function\":" + json_string(words.function) +
+              ",\"file\":" + json_string(words.file) + ",\"line\":" + std::to_string(words.line) +
+              ",\"waits_for\":" + json_string(words.waits_for) +
               ",\"waiting_ms\":" + std::to_string(line.waiting_ms) + ",\"children\":[";
       ++open;
     }
