@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "../support/child.h"
+#include "../support/directory.h"
 #include "../support/net.h"
 #include "../support/net_server.h"
 #include "namespace.h"
@@ -228,9 +229,8 @@ TEST_CASE("what is no request is refused, and several may come over one connecti
 }
 
 TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its object") {
-  std::string name = (std::filesystem::temp_directory_path() / "weir-inspect-XXXXXX").string();
-  REQUIRE(::mkdtemp(name.data()) != nullptr);
-  const auto path = std::filesystem::path(name) / "socket";
+  const Directory directory;
+  const std::filesystem::path path = directory / "socket";
   {
     const Inspector inspector({.address = SocketAddress::parse("unix:" + path.string())});
     struct ::stat status{};
@@ -239,29 +239,24 @@ TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its
     CHECK(has(get(inspector, "/loops"), "200 OK"));
   }
   CHECK_FALSE(std::filesystem::exists(path));
-  std::filesystem::remove_all(name);
   CHECK_THROWS_AS(Inspector({}), std::invalid_argument);
 }
 
 TEST_CASE("the environment starts an inspector in any program") {
-  std::string name = (std::filesystem::temp_directory_path() / "weir-inspect-XXXXXX").string();
-  REQUIRE(::mkdtemp(name.data()) != nullptr);
-  {
-    const std::string address = "unix:" + name + "/socket";
-    const Child child("/usr/bin/env", {"WEIR_INSPECT=" + address,
-                                       WEIR_TEST_PROGRAMS_DIR "/obedient_server", "epoll"});
-    std::string tree;
-    CHECK(eventually([&] {
-      try {
-        tree = get(SocketAddress::parse(address), "/tasks");
-      } catch (const std::system_error&) {  // it is not there yet
-      }
-      return has(tree, ": accept");
-    }));
-    CAPTURE(tree);
-    CHECK(has(tree, "(epoll): runs"));
-  }
-  std::filesystem::remove_all(name);
+  const Directory directory;
+  const std::string address = "unix:" + directory.file("socket");
+  const Child child("/usr/bin/env", {"WEIR_INSPECT=" + address,
+                                     WEIR_TEST_PROGRAMS_DIR "/obedient_server", "epoll"});
+  std::string tree;
+  CHECK(eventually([&] {
+    try {
+      tree = get(SocketAddress::parse(address), "/tasks");
+    } catch (const std::system_error&) {  // it is not there yet
+    }
+    return has(tree, ": accept");
+  }));
+  CAPTURE(tree);
+  CHECK(has(tree, "(epoll): runs"));
 }
 
 TEST_CASE("a coroutine's name is its function's, however the compiler says it") {

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "../support/directory.h"
 #include "../support/net.h"
 #include "../support/process.h"
 
@@ -19,26 +20,6 @@ using namespace weir;
 using namespace weir::test;
 
 namespace {
-
-/// A directory of a test's own, removed with all that is in it.
-class Directory {
- public:
-  Directory() {
-    std::string name = (std::filesystem::temp_directory_path() / "weir-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    path_ = name;
-  }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-  ~Directory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  [[nodiscard]] std::filesystem::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 SocketAddress unix_address(const std::filesystem::path& path) {
   return SocketAddress::parse("unix:" + path.string());

@@ -25,6 +25,9 @@ class Directory {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
+  [[nodiscard]] std::filesystem::path operator/(std::string_view name) const {
+    return path_ / name;
+  }
   [[nodiscard]] std::string file(std::string_view name) const { return path_ / name; }
 
  private:
