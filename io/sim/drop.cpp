@@ -38,9 +38,9 @@ bool DropPlan::pass(Marked& task, const char* when) {
   where = "task \"" + task.name + "\" was dropped at its suspension " + std::to_string(suspension) +
           ", " + when;
   World::Impl& world = *World::Impl::current;
-  const auto& history = world.network.history(task.host);
+  const auto& history = world.network.journal.history(task.host);
   if (!history.empty()) where += ", behind \"" + world.tell(history.back()) + '"';
-  world.network.note(task.host, "dropped", task.name);
+  world.network.journal.note(task.host, "dropped", task.name);
   task.group->cancel();
   return true;
 }

@@ -80,18 +80,16 @@ void Endpoint::progress() {
 }
 
 void Endpoint::read(std::byte* into, std::size_t count) {
-  std::memcpy(into, input_.data() + input_head_, count);
-  input_head_ += count;
-  if (input_head_ == input_.size()) {
-    input_.clear();
-    input_head_ = 0;
-  }
+  std::memcpy(into, input_.view().data(), count);
+  input_.remove(count);
   // A window that opens is told once that is worth a segment.
-  if (state == State::open && window_edge() >= advertised_ + receive_capacity / 4) acknowledge();
+  if (state == State::open && window_edge() >= advertised_ + receive_capacity / 4) {
+    transmit(SegmentKind::ack);
+  }
 }
 
 void Endpoint::write(const std::byte* from, std::size_t count) {
-  output_.append(reinterpret_cast<const char*>(from), count);
+  output_.append({reinterpret_cast<const char*>(from), count});
 }
 
 void Endpoint::pump() {
@@ -100,9 +98,9 @@ void Endpoint::pump() {
   while (sent_ < end && sent_ < edge_) {
     const auto size = static_cast<std::size_t>(
         std::min<std::uint64_t>({end - sent_, edge_ - sent_, kMostInSegment}));
-    const auto begin = output_head_ + static_cast<std::size_t>(sent_ - acked_);
+    const auto begin = static_cast<std::size_t>(sent_ - acked_);
     sent_ += size;
-    transmit(SegmentKind::data, output_.substr(begin, size));
+    transmit(SegmentKind::data, std::string(output_.view().substr(begin, size)));
   }
   if (fin_queued && !fin_sent_ && sent_ == end) {
     fin_sent_ = true;
@@ -148,7 +146,9 @@ void Endpoint::close(bool with_reset) {
   }
   if (with_reset || reset_on_close || unread() > 0) {
     transmit(SegmentKind::reset);
-    end_with_reset();
+    const auto self = shared_from_this();
+    state = State::broken;
+    end_quietly();
     return;
   }
   orphan = true;
@@ -156,12 +156,6 @@ void Endpoint::close(bool with_reset) {
   fin_queued = true;
   pump();
   settle_close();
-}
-
-void Endpoint::end_with_reset() {
-  const auto self = shared_from_this();
-  state = State::broken;
-  end_quietly();
 }
 
 /// The kernel lets go; what still comes from the peer is answered with a reset.
@@ -234,12 +228,11 @@ void Endpoint::fail(int why) {
     return;
   }
   if (state != State::open) return;
-  network_.trace(kernel.host(), "connection broken", descriptor != nullptr ? descriptor->fd : -1,
-                 why);
+  network_.journal.trace(kernel.host(), "connection broken",
+                         descriptor != nullptr ? descriptor->fd : -1, why);
   state = State::broken;
   error = why;
   output_.clear();
-  output_head_ = 0;
   wire_.clear();
   const auto self = shared_from_this();  // an orphan goes with this
   end_quietly();
@@ -323,9 +316,9 @@ void Endpoint::deliver_front() {
   } else {
     const auto to = peer.lock();
     const std::size_t there = remote_host;
-    network_.trace_segment(there, name_of(segment.kind), remote.port,
-                           static_cast<std::int64_t>(segment.bytes.size()),
-                           std::as_bytes(std::span(segment.bytes)), kernel.host(), segment.sent);
+    network_.journal.trace_segment(
+        there, name_of(segment.kind), remote.port, static_cast<std::int64_t>(segment.bytes.size()),
+        std::as_bytes(std::span(segment.bytes)), kernel.host(), segment.sent);
     if (to != nullptr && !to->gone) {
       to->receive(segment);
     } else if (segment.kind == SegmentKind::data || segment.kind == SegmentKind::fin ||
@@ -343,10 +336,10 @@ void Endpoint::deliver_front() {
 void Endpoint::answer_syn(const Segment& segment) {
   Kernel& there = network_.kernel(remote_host);
   const auto self = shared_from_this();
-  network_.trace_segment(there.host(), name_of(segment.kind), remote.port, local.port, {},
-                         kernel.host(), segment.sent);
-  const bool lost = network_.hit(Fault::connection_lost, there.host());
-  const bool refused = network_.hit(Fault::connection_refused, there.host());
+  network_.journal.trace_segment(there.host(), name_of(segment.kind), remote.port, local.port, {},
+                                 kernel.host(), segment.sent);
+  const bool lost = network_.chance.hit(Fault::connection_lost, there.host());
+  const bool refused = network_.chance.hit(Fault::connection_refused, there.host());
   if (lost) {
     network_.schedule(after(network_.now(), kSynTimeout), [self] { self->refuse(ETIMEDOUT); });
     return;
@@ -398,7 +391,7 @@ void Endpoint::receive(const Segment& segment) {
     case SegmentKind::fin:
       if (state != State::open) break;
       fin_received = true;
-      acknowledge();
+      transmit(SegmentKind::ack);
       progress();
       settle_close();
       break;
@@ -420,9 +413,7 @@ void Endpoint::take_syn_ack(const Segment& segment) {
 
 void Endpoint::take_data(const Segment& segment) {
   if (orphan) {
-    // Nobody will read it: the sender is told.
-    transmit(SegmentKind::reset);
-    end_with_reset();
+    close(true);  // nobody will read it: the sender is told
     return;
   }
   if (state != State::open) return;
@@ -430,23 +421,14 @@ void Endpoint::take_data(const Segment& segment) {
   WEIR_ASSERT(unread() + segment.bytes.size() <= receive_capacity);
   input_.append(segment.bytes);
   progress();
-  if (state == State::open) acknowledge();
+  if (state == State::open) transmit(SegmentKind::ack);
 }
-
-void Endpoint::acknowledge() { transmit(SegmentKind::ack); }
 
 void Endpoint::take_ack(const Segment& segment) {
   if (state != State::open) return;
   if (segment.acked > acked_) {
-    output_head_ += static_cast<std::size_t>(segment.acked - acked_);
+    output_.remove(static_cast<std::size_t>(segment.acked - acked_));
     acked_ = segment.acked;
-    if (output_head_ == output_.size()) {
-      output_.clear();
-      output_head_ = 0;
-    } else if (output_head_ > (std::size_t{64} << 10)) {
-      output_.erase(0, output_head_);
-      output_head_ = 0;
-    }
   }
   edge_ = std::max(edge_, segment.edge);
   if (segment.fin_received && fin_sent_) fin_acked_ = true;

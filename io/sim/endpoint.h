@@ -2,6 +2,7 @@
 
 #include <weir/core/engine.h>
 #include <weir/io/sim/address.h>
+#include <weir/io/sim/byte_queue.h>
 
 #include <chrono>
 #include <cstddef>
@@ -47,10 +48,8 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   Endpoint(Network& network, Kernel& on, bool is_v6);
 
   // What the process asks for.
-  [[nodiscard]] std::size_t unread() const noexcept { return input_.size() - input_head_; }
-  [[nodiscard]] std::size_t unacknowledged() const noexcept {
-    return output_.size() - output_head_;
-  }
+  [[nodiscard]] std::size_t unread() const noexcept { return input_.size(); }
+  [[nodiscard]] std::size_t unacknowledged() const noexcept { return output_.size(); }
   [[nodiscard]] std::size_t room() const noexcept;
   /// What a send finds: one that found no room waits until a third is free, as on Linux.
   [[nodiscard]] std::size_t room_for_send() noexcept;
@@ -103,8 +102,6 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   std::deque<std::shared_ptr<Endpoint>> waiting;
 
  private:
-  friend class Network;
-
   void progress();
   [[nodiscard]] bool has_much_room() const noexcept;
   void transmit(SegmentKind kind, std::string bytes = {});
@@ -113,16 +110,13 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   void take_syn_ack(const Segment& segment);
   void take_data(const Segment& segment);
   void take_ack(const Segment& segment);
-  void acknowledge();
   [[nodiscard]] std::uint64_t window_edge() const noexcept;
   void settle_close();
-  void end_with_reset();
   void end_quietly();
 
   Network& network_;
 
-  std::string output_;  // from `output_head_` on: not acknowledged
-  std::size_t output_head_ = 0;
+  ByteQueue output_;  // not acknowledged
   std::uint64_t acked_ = 0;
   std::uint64_t sent_ = 0;
   std::uint64_t edge_ = 0;  // the peer takes bytes up to here
@@ -131,8 +125,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   bool full_ = false;  // a send found no room
   bool closed_first_ = false;
 
-  std::string input_;  // from `input_head_` on: not read
-  std::size_t input_head_ = 0;
+  ByteQueue input_;  // not read
   std::uint64_t received_ = 0;
   std::uint64_t advertised_ = 0;
 

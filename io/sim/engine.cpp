@@ -99,9 +99,10 @@ void SimulatedEngine::hand_over() {
   for (Operation* operation : cancels) {
     if (operation->state == Operation::State::ended) continue;
     const std::size_t host = process_.kernel().host();
-    if (!given_up_ && network_.hit(Fault::lost_cancel, host)) {
+    if (!given_up_ && network_.chance.hit(Fault::lost_cancel, host)) {
       cancels_.push_back(operation);  // until the next time
-      const std::uint64_t late = network_.extent(Fault::lost_cancel, host, true, kLostCancel);
+      const std::uint64_t late =
+          network_.chance.extent(Fault::lost_cancel, host, true, kLostCancel);
       driver_.want_turn(*this, after(network_.now(), Duration(late)));
     } else {
       cancel_now(*operation);
@@ -112,7 +113,7 @@ void SimulatedEngine::hand_over() {
 }
 
 void SimulatedEngine::cancel_now(Operation& operation) {
-  Descriptor* descriptor = process_.find(operation.fd);
+  Descriptor* descriptor = process_.descriptors.find(operation.fd);
   if (descriptor == nullptr || !process_.detach(*descriptor, operation)) return;
   queue(operation, descriptor, -ECANCELED, false, kNoBuffer);
 }
@@ -127,7 +128,7 @@ void SimulatedEngine::begin(Operation& operation) {
     read_file(operation);
     return;
   }
-  Descriptor* descriptor = process_.find(operation.fd);
+  Descriptor* descriptor = process_.descriptors.find(operation.fd);
   if (descriptor == nullptr) {
     queue(operation, nullptr, -EBADF, false, kNoBuffer);
     return;
@@ -151,12 +152,12 @@ void SimulatedEngine::queue(Operation& operation, Descriptor* descriptor, int re
     std::erase(starved_, &operation);
   }
   const std::size_t host = process_.kernel().host();
-  const bool late = network_.hit(Fault::late_completion, host);
+  const bool late = network_.chance.hit(Fault::late_completion, host);
   const std::uint64_t lateness =
-      network_.extent(Fault::late_completion, host, late,
-                      static_cast<std::uint64_t>(network_.options().faults.lateness.count()));
+      network_.chance.extent(Fault::late_completion, host, late,
+                             static_cast<std::uint64_t>(network_.chance.faults().lateness.count()));
   Ended ended{.due = network_.now(),
-              .tie = network_.order(host),
+              .tie = network_.chance.order(host),
               .operation = &operation,
               .result = result,
               .more = more,
@@ -185,7 +186,7 @@ std::size_t SimulatedEngine::deliver_due() {
     Operation& operation = *ended.operation;
     // A file's descriptor is a real one, and may differ from run to run.
     const int fd = operation.kind == OperationKind::read_file ? -1 : operation.fd;
-    network_.trace(process_.kernel().host(), name_of(operation.kind), fd, ended.result);
+    network_.journal.trace(process_.kernel().host(), name_of(operation.kind), fd, ended.result);
     Buffer* buffer = nullptr;
     if (ended.buffer != kNoBuffer) {
       buffer = &pool_->lend_or_copy(ended.buffer, static_cast<std::size_t>(ended.result));
@@ -253,7 +254,8 @@ void SimulatedEngine::feed_starved() {
   hungry.swap(starved_);
   for (Operation* operation : hungry) {
     operation->state = Operation::State::submitted;
-    if (Descriptor* descriptor = process_.find(operation->fd)) process_.progress(*descriptor);
+    if (Descriptor* descriptor = process_.descriptors.find(operation->fd))
+      process_.progress(*descriptor);
   }
 }
 

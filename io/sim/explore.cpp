@@ -47,7 +47,7 @@ RunResult Run::operator()(WorldOptions options, const Scenario& scenario) const 
   RunResult outcome;
   World world(options);
   World::Impl& impl = *world.impl_;
-  if (tape != nullptr) impl.network.use(tape);
+  if (tape != nullptr) impl.network.chance.use(tape);
   impl.drop = drop;
   impl.bounds = bounds;
   const auto failed = [&](const std::string& text, const std::string& cause) {
@@ -73,7 +73,7 @@ RunResult Run::operator()(WorldOptions options, const Scenario& scenario) const 
   outcome.steps = impl.steps;
   if (current_coverage != nullptr) {
     for (std::size_t i = 0; i < kFaults; ++i) {
-      current_coverage->hits[i] += impl.network.hits(static_cast<Fault>(i));
+      current_coverage->hits[i] += impl.network.chance.hits(static_cast<Fault>(i));
     }
   }
   return outcome;

@@ -25,7 +25,8 @@ void reached(std::string_view name) {
 bool buggify(double probability) {
   World::Impl* world = World::Impl::current;
   if (world == nullptr || world->hosts.empty()) return false;
-  return world->network.buggify(probability, world->active != nullptr ? world->active->index : 0);
+  return world->network.chance.buggify(probability,
+                                       world->active != nullptr ? world->active->index : 0);
 }
 
 }  // namespace weir::sim

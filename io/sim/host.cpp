@@ -125,14 +125,14 @@ void Host::Impl::boot() {
   LoopOptions options;
   options.name = name;
   add_loop(options);
-  world.network.trace(index, "start of the process", -1, 0);
+  world.network.journal.trace(index, "start of the process", -1, 0);
 }
 
 void Host::Impl::end_process(bool with_machine) {
   Impl* before = std::exchange(world.active, this);
   const World::Impl::Tapped tapped(world);
   running = false;
-  world.network.trace(index, with_machine ? "crash" : "end of the process", -1, 0);
+  world.network.journal.trace(index, with_machine ? "crash" : "end of the process", -1, 0);
   process->die(with_machine);
   if (with_machine) {
     world.network.kernel(index).power(false);
@@ -144,8 +144,8 @@ void Host::Impl::end_process(bool with_machine) {
     destroy(std::move(own));
   }
   while (!tasks.empty()) end_task(tasks.begin()->first);
-  if (process->open_count() > 0) {
-    world.fail("host " + name + " left descriptors open: " + process->describe_open());
+  if (process->descriptors.open_count() > 0) {
+    world.fail("host " + name + " left descriptors open: " + process->descriptors.describe_open());
   }
   world.dead.push_back(std::move(process));
   world.active = before;
@@ -220,8 +220,8 @@ void Host::add_address(std::string_view address) {
 
 void Host::raise(int signal) {
   if (!impl_->running) return;
-  impl_->world.network.trace(impl_->index, "signal", -1, signal);
-  if (impl_->process->deliver_signal(signal)) return;
+  impl_->world.network.journal.trace(impl_->index, "signal", -1, signal);
+  if (impl_->process->signals.deliver(signal)) return;
   if (signal == SIGCHLD || signal == SIGURG || signal == SIGWINCH || signal == SIGCONT) return;
   kill();
 }
@@ -241,12 +241,12 @@ void Host::restart() {
 
 void Host::pause() {
   impl_->paused = true;
-  impl_->world.network.trace(impl_->index, "pause", -1, 0);
+  impl_->world.network.journal.trace(impl_->index, "pause", -1, 0);
 }
 
 void Host::resume() {
   if (!std::exchange(impl_->paused, false)) return;
-  impl_->world.network.trace(impl_->index, "resume", -1, 0);
+  impl_->world.network.journal.trace(impl_->index, "resume", -1, 0);
   for (const auto& loop : impl_->loops) {
     if (!loop->busy && std::exchange(loop->missed, false)) {
       impl_->world.want_turn(*loop->engine, impl_->world.network.now());
@@ -258,11 +258,11 @@ bool Host::running() const noexcept { return impl_->running; }
 
 void Host::set_descriptor_limit(std::size_t limit) {
   impl_->descriptor_limit = limit;
-  if (impl_->running) impl_->process->set_limit(limit);
+  if (impl_->running) impl_->process->descriptors.set_limit(limit);
 }
 
 std::size_t Host::open_descriptors() const noexcept {
-  return impl_->running ? impl_->process->open_count() : 0;
+  return impl_->running ? impl_->process->descriptors.open_count() : 0;
 }
 
 std::size_t Host::unfinished() const noexcept { return impl_->tasks.size(); }

@@ -68,7 +68,7 @@ int Kernel::bind(const std::shared_ptr<Endpoint>& endpoint, Address address) {
   if (address.port == 0) {
     const WorldOptions& options = network_.options();
     const std::uint64_t ports = std::uint64_t{options.last_port} - options.first_port + 1;
-    const std::uint64_t start = network_.port(host_, ports);
+    const std::uint64_t start = network_.chance.port(host_, ports);
     for (std::uint64_t i = 0; i < ports && address.port == 0; ++i) {
       const auto port = static_cast<std::uint16_t>(options.first_port + (start + i) % ports);
       if (!port_is_bound(address.with_port(port)) && !port_lingers(port)) address.port = port;
@@ -103,7 +103,7 @@ int Kernel::choose_local(Endpoint& endpoint, const Address& remote) {
   }
   const WorldOptions& options = network_.options();
   const std::uint64_t ports = std::uint64_t{options.last_port} - options.first_port + 1;
-  const std::uint64_t start = network_.port(host_, ports);
+  const std::uint64_t start = network_.chance.port(host_, ports);
   for (std::uint64_t i = 0; i < ports; ++i) {
     local.port = static_cast<std::uint16_t>(options.first_port + (start + i) % ports);
     if (!port_is_bound(local) && pair_is_free(local, remote)) {

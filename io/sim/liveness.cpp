@@ -38,7 +38,7 @@ void World::heal_and_expect(const std::function<bool()>& condition,
   impl_->network.stop_faults();
   for (const auto& host : impl_->hosts) host->resume();
   EventCounts counts;
-  const Network::Counted counted(impl_->network, counts);
+  const Journal::Counted counted(impl_->network.journal, counts);
   const TimePoint end = after(impl_->network.now(), limit);
   const std::string healed = "after all faults have stopped the condition of heal_and_expect does ";
   for (std::uint64_t steps = 0; !condition(); ++steps) {

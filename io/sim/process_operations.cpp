@@ -17,12 +17,12 @@ namespace {
 
 constexpr std::uint32_t kAlways = POLLERR | POLLHUP;
 
-}  // namespace
-
-std::uint32_t Process::events(const Descriptor& descriptor) const noexcept {
+std::uint32_t events_of(const Descriptor& descriptor) noexcept {
   if (descriptor.endpoint != nullptr) return descriptor.endpoint->events();
   return descriptor.came != 0 ? POLLIN : 0;
 }
+
+}  // namespace
 
 void Process::attach(Descriptor& descriptor, Operation& operation, SimulatedEngine& engine) {
   const Slot slot{&operation, &engine};
@@ -65,7 +65,7 @@ std::vector<Operation*> Process::waiting_of(const SimulatedEngine& engine) const
   const auto look = [&](const Slot& slot) {
     if (slot && slot.engine == &engine) found.push_back(slot.operation);
   };
-  for (const auto& descriptor : descriptors_) {
+  for (const auto& descriptor : descriptors.all()) {
     if (descriptor == nullptr) continue;
     look(descriptor->accept);
     look(descriptor->receive);
@@ -88,7 +88,7 @@ void Process::try_accept(Descriptor& descriptor) {
   for (;;) {
     const int fd = descriptor.endpoint == nullptr ? -ENOTSOCK : take_client(*descriptor.endpoint);
     if (fd == -EAGAIN) return;
-    const bool more = fd >= 0 && !network_.hit(Fault::queue_overflow, kernel_.host());
+    const bool more = fd >= 0 && !network_.chance.hit(Fault::queue_overflow, kernel_.host());
     if (!more) descriptor.accept = {};
     slot.engine->complete(*slot.operation, descriptor, fd, more);
     if (!more) return;
@@ -122,10 +122,10 @@ void Process::try_receive(Descriptor& descriptor) {
       return;
     }
     const std::size_t host = kernel_.host();
-    const bool reset = network_.hit(Fault::reset, host);
-    const bool no_memory = network_.hit(Fault::no_memory, host);
-    const bool interrupted = network_.hit(Fault::interrupted, host);
-    const bool cut_short = network_.hit(Fault::short_receive, host);
+    const bool reset = network_.chance.hit(Fault::reset, host);
+    const bool no_memory = network_.chance.hit(Fault::no_memory, host);
+    const bool interrupted = network_.chance.hit(Fault::interrupted, host);
+    const bool cut_short = network_.chance.hit(Fault::short_receive, host);
     if (reset && !broken) {
       endpoint->reset_both();
     } else if (no_memory || interrupted) {
@@ -144,7 +144,7 @@ bool Process::receive_piece(Descriptor& descriptor, Endpoint& endpoint, bool cut
   const bool many = operation.kind == OperationKind::receive;
   const std::size_t most = many ? slot.engine->pool().buffer_size() : operation.into.size;
   std::size_t count = std::min(endpoint.unread(), most);
-  const std::size_t part = 1 + network_.extent(Fault::short_receive, host, cut_short, count);
+  const std::size_t part = 1 + network_.chance.extent(Fault::short_receive, host, cut_short, count);
   if (cut_short) count = part;
   if (!many) {
     check_lent(operation.into.data, operation.into.size);
@@ -153,13 +153,13 @@ bool Process::receive_piece(Descriptor& descriptor, Endpoint& endpoint, bool cut
     slot.engine->complete(operation, descriptor, static_cast<int>(count), false);
     return true;
   }
-  if (network_.hit(Fault::no_buffers, host) || !slot.engine->pool().has_free()) {
+  if (network_.chance.hit(Fault::no_buffers, host) || !slot.engine->pool().has_free()) {
     slot.engine->starve(operation, descriptor);
     return false;
   }
   const std::uint32_t buffer = slot.engine->pool().take();
   endpoint.read(slot.engine->pool().data_of(buffer), count);
-  const bool more = !network_.hit(Fault::queue_overflow, host);
+  const bool more = !network_.chance.hit(Fault::queue_overflow, host);
   if (!more) descriptor.receive = {};
   slot.engine->complete(operation, descriptor, static_cast<int>(count), more, buffer);
   return true;
@@ -193,10 +193,10 @@ void Process::try_send(Descriptor& descriptor) {
     if (operation.kind == OperationKind::send_now) finish(-EAGAIN);
     return;
   }
-  const bool reset = network_.hit(Fault::reset, host);
-  const bool no_memory = network_.hit(Fault::no_memory, host);
-  const bool interrupted = network_.hit(Fault::interrupted, host);
-  const bool cut_short = network_.hit(Fault::short_send, host);
+  const bool reset = network_.chance.hit(Fault::reset, host);
+  const bool no_memory = network_.chance.hit(Fault::no_memory, host);
+  const bool interrupted = network_.chance.hit(Fault::interrupted, host);
+  const bool cut_short = network_.chance.hit(Fault::short_send, host);
   if (reset) {
     endpoint->reset_both();  // which comes back here, for the error
     return;
@@ -209,7 +209,7 @@ void Process::try_send(Descriptor& descriptor) {
   std::size_t total = 0;
   for (const Slice& slice : slices) total += slice.size;
   std::size_t left = std::min(total, room);
-  const std::size_t part = 1 + network_.extent(Fault::short_send, host, cut_short, left);
+  const std::size_t part = 1 + network_.chance.extent(Fault::short_send, host, cut_short, left);
   if (cut_short && left > 0) left = part;
   const auto taken = static_cast<int>(left);
   for (const Slice& slice : slices) {
@@ -223,7 +223,7 @@ void Process::try_send(Descriptor& descriptor) {
 }
 
 void Process::try_polls(Descriptor& descriptor) {
-  const std::uint32_t held = events(descriptor);
+  const std::uint32_t held = events_of(descriptor);
   if (held == 0) return;
   std::vector<Slot> waiting;
   waiting.swap(descriptor.polls);

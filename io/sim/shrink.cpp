@@ -259,7 +259,7 @@ std::string World::Impl::tell(const Choice& choice) const {
 }
 
 std::string World::Impl::tell_choices() const {
-  const Tape& own = *network.tape();
+  const Tape& own = *network.chance.tape();
   if (own.heading.empty()) return {};
   std::string text = "\n  " + own.heading;
   std::size_t told = 0;

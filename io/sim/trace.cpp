@@ -164,7 +164,7 @@ class ConnectionSpans {
 }  // namespace
 
 void World::Impl::write_trace(const std::string& path) {
-  const Log& log = network.keep_log();
+  const Log& log = network.journal.keep_log();
   const TimePoint end = network.now();
   TraceWriter writer(start());
   ConnectionSpans connections(writer, end);

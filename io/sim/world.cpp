@@ -36,7 +36,7 @@ void World::Impl::take(logging::Level level, std::string_view message) noexcept 
   const char* what = level == logging::Level::error     ? "error"
                      : level == logging::Level::warning ? "warning"
                                                         : "message";
-  if (active != nullptr) network.note(active->index, what, std::string(message));
+  if (active != nullptr) network.journal.note(active->index, what, std::string(message));
 }
 
 void World::Impl::turn(std::uint64_t id, TimePoint at) {
@@ -52,14 +52,14 @@ void World::Impl::turn(std::uint64_t id, TimePoint at) {
   }
   loop.busy = true;
   Host::Impl* before = std::exchange(active, &host);
-  const std::uint32_t outer = network.enter_loop(static_cast<std::uint32_t>(id));
+  const std::uint32_t outer = network.journal.enter_loop(static_cast<std::uint32_t>(id));
   if (drop != nullptr && !drop->marked.empty()) {
     loop.loop.turn_once_by(resume_counting, drop);
   } else {
     loop.loop.turn_once();
   }
   active = before;
-  network.enter_loop(outer);
+  network.journal.enter_loop(outer);
   loop.busy = false;
   if (std::exchange(loop.missed, false)) want_turn(*loop.engine, network.now());
 }
@@ -127,7 +127,7 @@ std::string World::Impl::report(const std::string& what) const {
   if (drop != nullptr) text += "WEIR_SIM_DROP=" + std::to_string(drop->moment) + " ";
   text += "WEIR_SIM_SEED=" + seed + " " + program_invocation_short_name;
   if (drop != nullptr && drop->dropped) text += "\n  " + drop->where;
-  if (network.tape() != nullptr) text += tell_choices();
+  if (network.chance.tape() != nullptr) text += tell_choices();
   for (const auto& one : hosts) {
     const Host::Impl& host = *one->impl_;
     text += "\n  host " + host.name + (host.name == host.address ? "" : " (" + host.address + ")");
@@ -137,11 +137,12 @@ std::string World::Impl::report(const std::string& what) const {
       for (const auto& [number, task] : host.tasks) text += " " + task.name;
     }
     if (host.running) {
-      if (const std::string waiting = host.process->describe_waiting(); !waiting.empty()) {
+      if (const std::string waiting = host.process->descriptors.describe_waiting();
+          !waiting.empty()) {
         text += "\n    waits for: " + waiting;
       }
     }
-    for (const Record& record : network.history(host.index)) {
+    for (const Record& record : network.journal.history(host.index)) {
       text += "\n    " + in_seconds(record.at - start()) + "  " + tell(record);
     }
   }
@@ -158,7 +159,7 @@ World::World(WorldOptions options) {
   impl_ = std::make_unique<Impl>(checked(options));
   impl_->tape = std::make_unique<Tape>(*tape);
   impl_->tape->heading = "as the tape says, chance does only this:";
-  impl_->network.use(impl_->tape.get());
+  impl_->network.chance.use(impl_->tape.get());
 }
 
 World::~World() noexcept(false) {
@@ -257,10 +258,10 @@ void World::at(std::chrono::nanoseconds time, Fault fault, Host& host, std::size
 }
 
 void World::inject(Fault fault, Host& host, std::size_t times) {
-  impl_->network.inject(fault, host.impl_->index, times);
+  impl_->network.chance.inject(fault, host.impl_->index, times);
 }
 
-std::uint64_t World::hits(Fault fault) const noexcept { return impl_->network.hits(fault); }
+std::uint64_t World::hits(Fault fault) const noexcept { return impl_->network.chance.hits(fault); }
 
 void World::set_link(const Host& a, const Host& b, const Link& link) {
   set_one_way(a, b, link);
@@ -268,7 +269,7 @@ void World::set_link(const Host& a, const Host& b, const Link& link) {
 }
 
 void World::set_one_way(const Host& from, const Host& to, const Link& link) {
-  impl_->network.set_link(from.impl_->index, to.impl_->index, link);
+  impl_->network.links.set(from.impl_->index, to.impl_->index, link);
 }
 
 void World::partition(const Host& a, const Host& b) {
@@ -296,10 +297,10 @@ void World::heal() {
 void World::keep(std::shared_ptr<void> object) { impl_->kept.push_back(std::move(object)); }
 std::uint64_t World::random() noexcept {
   const std::uint64_t drawn = impl_->users.next();
-  return impl_->network.choose(ChoiceKind::number, 0, 0, drawn, 0);
+  return impl_->network.chance.choose(ChoiceKind::number, 0, 0, drawn, 0);
 }
 std::uint64_t World::seed() const noexcept { return impl_->network.options().seed; }
-std::uint64_t World::trace_hash() const noexcept { return impl_->network.hash(); }
+std::uint64_t World::trace_hash() const noexcept { return impl_->network.journal.hash(); }
 
 void World::check(bool condition, std::string_view what) {
   if (condition) return;

@@ -81,8 +81,8 @@ struct Host::Impl final : weir::detail::Machine {
 
   [[nodiscard]] TimePoint now() noexcept override { return process->now(); }
   [[nodiscard]] std::uint64_t random() noexcept override;
-  [[nodiscard]] Sockets& sockets() noexcept override { return *process; }
-  [[nodiscard]] weir::detail::SignalTable& signals() noexcept override { return *process; }
+  [[nodiscard]] Sockets& sockets() noexcept override { return process->sockets; }
+  [[nodiscard]] weir::detail::SignalTable& signals() noexcept override { return process->signals; }
   std::unique_ptr<IoEngine> make_engine(const LoopOptions& options) override;
   std::unique_ptr<weir::detail::LoopRunner> start_loop(const LoopOptions& options) override;
   Task<std::vector<RawAddress>> look_up(weir::detail::NameQuery query) override;
@@ -145,7 +145,7 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   };
 
   explicit Impl(const WorldOptions& options)
-      : network(options), users(network.seed_of(7)), frames(live_frames()) {}
+      : network(options), users(network.chance.seed_of(7)), frames(live_frames()) {}
 
   void want_turn(SimulatedEngine& engine, TimePoint at) override {
     if (at >= engine.next_turn) return;
@@ -213,11 +213,11 @@ inline Host::Impl::Impl(World::Impl& of, std::size_t at, std::string where, std:
       index(at),
       address(std::move(where)),
       name(std::move(what)),
-      dice(of.network.seed_of(1000 + at)) {}
+      dice(of.network.chance.seed_of(1000 + at)) {}
 
 inline std::uint64_t Host::Impl::random() noexcept {
   const std::uint64_t drawn = dice.next();
-  return world.network.choose(ChoiceKind::dice, index, 0, drawn, 0);
+  return world.network.chance.choose(ChoiceKind::dice, index, 0, drawn, 0);
 }
 
 }  // namespace weir::sim

@@ -170,24 +170,24 @@ void SimulatedMachine::yield() {
 Duration SimulatedMachine::turn() const noexcept { return kTurn; }
 
 void SimulatedMachine::deny_descriptors(bool denied) {
-  process_.set_limit(denied ? process_.open_count() : kDescriptors);
+  process_.descriptors.set_limit(denied ? process_.descriptors.open_count() : kDescriptors);
 }
 
 int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
   check_thread();
-  const int fd = process_.open(address.family());
+  const int fd = process_.sockets.open(address.family());
   if (fd < 0) return fd;
-  const auto endpoint = process_.find(fd)->endpoint;
+  const auto endpoint = process_.descriptors.find(fd)->endpoint;
   if (buffer_bytes > 0) {
-    process_.set(fd, Sockets::Option::receive_buffer, buffer_bytes);
-    process_.set(fd, Sockets::Option::send_buffer, buffer_bytes);
+    process_.sockets.set(fd, Sockets::Option::receive_buffer, buffer_bytes);
+    process_.sockets.set(fd, Sockets::Option::send_buffer, buffer_bytes);
   }
-  int result = process_.connect(fd, address.raw());
+  int result = process_.sockets.connect(fd, address.raw());
   if (result == -EINPROGRESS) {
     const auto settled = [endpoint] {
       return endpoint->state != sim::detail::Endpoint::State::connecting;
     };
-    result = wait_until(settled) ? -process_.take_error(fd) : -ETIMEDOUT;
+    result = wait_until(settled) ? -process_.sockets.take_error(fd) : -ETIMEDOUT;
   }
   if (result == 0) return fd;
   process_.close(fd);
@@ -197,7 +197,7 @@ int SimulatedMachine::connect(const SocketAddress& address, int buffer_bytes) {
 std::int64_t SimulatedMachine::send(int fd, std::string_view bytes, bool waits) {
   using State = sim::detail::Endpoint::State;
   check_thread();
-  const auto endpoint = process_.find(fd)->endpoint;
+  const auto endpoint = process_.descriptors.find(fd)->endpoint;
   const auto ready = [endpoint] {
     return endpoint->state != State::open || endpoint->fin_queued || endpoint->room() > 0;
   };
@@ -212,7 +212,7 @@ std::int64_t SimulatedMachine::send(int fd, std::string_view bytes, bool waits) 
 
 std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits) {
   check_thread();
-  const auto endpoint = process_.find(fd)->endpoint;
+  const auto endpoint = process_.descriptors.find(fd)->endpoint;
   const auto ready = [endpoint] {
     return endpoint->unread() > 0 || endpoint->error != 0 || endpoint->fin_received ||
            endpoint->state != sim::detail::Endpoint::State::open;
@@ -292,7 +292,8 @@ class SimulatedHost final : public SimulatedMachine {
 
  private:
   SimulatedHost(sim::World& world, sim::Host& host)
-      : SimulatedMachine(static_cast<sim::detail::Process&>(host.loop().sockets())),
+      : SimulatedMachine(
+            static_cast<sim::detail::SimulatedSockets&>(host.loop().sockets()).process()),
         world_(world),
         host_(host) {}
 

@@ -27,14 +27,16 @@ class SimulatedMachine : public TestMachine {
  public:
   ~SimulatedMachine() override;
 
-  [[nodiscard]] Sockets& sockets() noexcept override { return process_; }
+  [[nodiscard]] Sockets& sockets() noexcept override { return process_.sockets; }
   int connect(const SocketAddress& address, int buffer_bytes) override;
   std::int64_t send(int fd, std::string_view bytes, bool waits) override;
   std::int64_t receive(int fd, std::span<char> into, bool waits) override;
   std::unique_ptr<Running> start_thread(std::function<void()> function) override;
   void yield() override;
   [[nodiscard]] Duration turn() const noexcept override;
-  [[nodiscard]] std::size_t open_descriptors() override { return process_.open_count(); }
+  [[nodiscard]] std::size_t open_descriptors() override {
+    return process_.descriptors.open_count();
+  }
   void deny_descriptors(bool denied) override;
 
  protected:
