@@ -3,6 +3,7 @@
 #include <weir/io/engine_base.h>
 #include <weir/io/engines.h>
 #include <weir/io/epoll_records.h>
+#include <weir/io/epoll_set.h>
 #include <weir/io/kernel_machine.h>
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/receive_pool.h>
@@ -11,18 +12,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
-#include <ctime>
-#include <system_error>
 #include <vector>
 
 namespace weir::detail {
@@ -33,7 +29,6 @@ using Record = detail::PolledDescriptor;
 // Results of one operation before the others have their turn.
 constexpr int kReceivesPerTurn = 16;
 constexpr int kAcceptsPerTurn = 64;
-constexpr int kEventsPerWait = 256;
 
 // Everything, edge-triggered and once for each descriptor: an event says what holds by then, and
 // spares two calls of epoll_ctl for each change of mind. PRI because a read stops at urgent data.
@@ -48,6 +43,50 @@ static_assert(EPOLLIN == POLLIN && EPOLLOUT == POLLOUT && EPOLLPRI == POLLPRI &&
               EPOLLERR == POLLERR && EPOLLHUP == POLLHUP && EPOLLRDHUP == 0x2000);
 static_assert(sizeof(Slice) == sizeof(iovec) && offsetof(Slice, size) == offsetof(iovec, iov_len));
 
+constexpr std::size_t kMostSent = std::size_t{1} << 30;  // a result is 32 bits wide
+
+/// A read that did not fill its buffer took everything, and what comes later makes an event of
+/// its own, once epoll watches.
+bool took_all(const Record& record, int size, std::size_t room) noexcept {
+  return static_cast<std::size_t>(size) < room && !record.more_behind && !record.gives_pieces;
+}
+
+int send_slices(const Operation& operation) noexcept {
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  if (operation.gather.count == 1) {
+    const Slice& slice = *operation.gather.slices;
+    return checked(::send(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
+  }
+  msghdr message{};
+  message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.gather.slices));
+  message.msg_iovlen = operation.gather.count;
+  return checked(::sendmsg(operation.fd, &message, kFlags));
+}
+
+/// A listener that was made elsewhere may block, and accept4 has no flag against it.
+void make_non_blocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) ::fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+}
+
+std::uint32_t awaited(const Operation& operation) noexcept {
+  switch (operation.kind) {
+    case OperationKind::accept:
+    case OperationKind::receive:
+    case OperationKind::receive_into:
+      return kReadable;
+    case OperationKind::send:
+      return kWritable;
+    case OperationKind::poll:
+      // Of what is not watched (POLLRDBAND …) events come with others': each is looked at.
+      return (operation.events & ~kWatched) != 0 ? ~0U : operation.events | kBroken;
+    case OperationKind::send_now:
+    case OperationKind::read_file:
+      break;
+  }
+  return 0;
+}
+
 /// Completions out of readiness: every operation is tried first, and waits for an event only if it
 /// would block. Reading a file blocks the loop for as long as the disk does: epoll has no answer.
 ///
@@ -56,20 +95,7 @@ static_assert(sizeof(Slice) == sizeof(iovec) && offsetof(Slice, size) == offseto
 class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
  public:
   explicit EpollEngine(const LoopOptions& options)
-      : EngineBase(new FreeListPool(options.buffer_size, options.buffer_count)),
-        epoll_fd_(::epoll_create1(EPOLL_CLOEXEC)),
-        wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    epoll_event event{};
-    event.events = EPOLLIN | EPOLLET;
-    event.data.u64 = kWakeTag;
-    if (wake_fd_ < 0 || ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wake_fd_, &event) < 0) {
-      const int error = errno;
-      close();
-      refuse_engine(error, "weir: epoll cannot be set up");
-    }
-  }
-
-  ~EpollEngine() override { close(); }
+      : EngineBase(new FreeListPool(options.buffer_size, options.buffer_count)) {}
 
   [[nodiscard]] std::string_view name() const noexcept override { return "epoll"; }
 
@@ -85,21 +111,10 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     while (Operation* operation = rest.pop_front()) end(*operation);
   }
 
-  void wake() noexcept override {
-    const std::uint64_t one = 1;
-    // Edge-triggered, so every write is an event and nobody needs to read the counter, which would
-    // take centuries to be full.
-    [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
-  }
+  void wake() noexcept override { set_.wake(); }
 
  private:
   friend EngineBase;
-  static constexpr std::uint64_t kWakeTag = ~std::uint64_t{0};
-
-  void close() const noexcept {
-    if (epoll_fd_ >= 0) ::close(epoll_fd_);
-    if (wake_fd_ >= 0) ::close(wake_fd_);
-  }
 
   /// In flight means counted among its record's users; what can have no record is not started.
   void start(Operation& operation) noexcept {
@@ -127,12 +142,12 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     run();
     const bool busy =
         counters_.completed != before || !runnable_.empty() || !ended_.empty() || !refused_.empty();
-    const int count = look(busy ? TimePoint::min() : deadline);
-    for (int i = 0; i < count; ++i) take_in(events_[static_cast<std::size_t>(i)]);
+    ++counters_.waits;
+    for (const epoll_event& event : set_.wait(busy ? TimePoint::min() : deadline)) take_in(event);
     run();
   }
 
-  [[nodiscard]] int descriptor(TimePoint) const noexcept { return epoll_fd_; }
+  [[nodiscard]] int descriptor(TimePoint) const noexcept { return set_.fd(); }
 
   void refuse() noexcept {
     List<Operation> refused;
@@ -271,24 +286,6 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     finish(operation, size);
   }
 
-  /// A read that did not fill its buffer took everything, and what comes later makes an event of
-  /// its own, once epoll watches.
-  static bool took_all(const Record& record, int size, std::size_t room) noexcept {
-    return static_cast<std::size_t>(size) < room && !record.more_behind && !record.gives_pieces;
-  }
-
-  static int send_slices(const Operation& operation) noexcept {
-    constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
-    if (operation.gather.count == 1) {
-      const Slice& slice = *operation.gather.slices;
-      return checked(::send(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
-    }
-    msghdr message{};
-    message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.gather.slices));
-    message.msg_iovlen = operation.gather.count;
-    return checked(::sendmsg(operation.fd, &message, kFlags));
-  }
-
   void send(Operation& operation, Record& record) noexcept {
     const int sent = send_slices(operation);
     if (sent == -EAGAIN) {
@@ -329,9 +326,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
   /// Makes epoll watch; it then reports what holds already.
   int watch(const Operation& operation, Record& record) noexcept {
     const int fd = operation.fd;
-    int result = control(EPOLL_CTL_ADD, fd);
-    if (result == -EEXIST) result = control(EPOLL_CTL_MOD, fd);
-    if (result < 0) return result;
+    if (const int result = set_.add(fd, kWatched); result < 0) return result;
     record.watched = true;
     record.dry = false;
     if (operation.kind == OperationKind::receive || operation.kind == OperationKind::receive_into) {
@@ -343,47 +338,8 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     return 0;
   }
 
-  int control(int what, int fd) const noexcept {
-    epoll_event event{};
-    event.events = kWatched;
-    event.data.u64 = static_cast<std::uint64_t>(fd);
-    return checked(::epoll_ctl(epoll_fd_, what, fd, &event));
-  }
-
-  /// Waits for events; gives how many.
-  int look(TimePoint deadline) {
-    ++counters_.waits;
-    int count = 0;
-    if (deadline == TimePoint::min() || deadline == TimePoint::max()) {
-      const int timeout = deadline == TimePoint::max() ? -1 : 0;
-      count = checked(::epoll_wait(epoll_fd_, events_.data(), kEventsPerWait, timeout));
-    } else {
-      count = look_for(std::max<std::int64_t>(0, (deadline - detail::kernel_now()).count()));
-    }
-    if (count < 0 && count != -EINTR) {
-      throw std::system_error(-count, std::generic_category(), "weir: epoll_wait");
-    }
-    return std::max(count, 0);
-  }
-
-  int look_for(std::int64_t nanoseconds) noexcept {
-#ifdef SYS_epoll_pwait2
-    if (has_pwait2_) {
-      const timespec timeout{nanoseconds / 1'000'000'000, nanoseconds % 1'000'000'000};
-      const int count = checked(::syscall(SYS_epoll_pwait2, epoll_fd_, events_.data(),
-                                          kEventsPerWait, &timeout, nullptr, 0));
-      if (count != -ENOSYS && count != -EPERM) return count;
-      has_pwait2_ = false;  // before Linux 5.11, or kept from us by a seccomp filter
-    }
-#endif
-    constexpr std::int64_t kMost = std::int64_t{24} * 3600 * 1000;
-    const std::int64_t milliseconds = std::min(nanoseconds / 1'000'000, kMost) + 1;
-    return checked(::epoll_wait(epoll_fd_, events_.data(), kEventsPerWait,
-                                nanoseconds == 0 ? 0 : static_cast<int>(milliseconds)));
-  }
-
   void take_in(const epoll_event& event) noexcept {
-    if (event.data.u64 == kWakeTag) {
+    if (set_.is_wake(event)) {
       ++counters_.wakes;
       return;
     }
@@ -391,7 +347,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     Record* record = records_.find(fd);
     if (record == nullptr || record->users == 0) {
       // Nobody waits, and it may be another loop's by now: do not be woken for it again.
-      (void)control(EPOLL_CTL_DEL, fd);
+      set_.remove(fd);
       return;
     }
     if ((event.events & kReadable) != 0) record->dry = false;
@@ -404,24 +360,6 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
       }
       operation = next;
     }
-  }
-
-  static std::uint32_t awaited(const Operation& operation) noexcept {
-    switch (operation.kind) {
-      case OperationKind::accept:
-      case OperationKind::receive:
-      case OperationKind::receive_into:
-        return kReadable;
-      case OperationKind::send:
-        return kWritable;
-      case OperationKind::poll:
-        // Of what is not watched (POLLRDBAND …) events come with others': each is looked at.
-        return (operation.events & ~kWatched) != 0 ? ~0U : operation.events | kBroken;
-      case OperationKind::send_now:
-      case OperationKind::read_file:
-        break;
-    }
-    return 0;
   }
 
   void give(Operation& operation, int result, Buffer* buffer) noexcept {
@@ -458,29 +396,12 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
   void let_go_of(int fd) noexcept {
     Record& record = *records_.find(fd);
     if (--record.users > 0) return;
-    if (record.watched) (void)control(EPOLL_CTL_DEL, fd);
+    if (record.watched) set_.remove(fd);
     record.forget();
   }
 
-  /// What a system call gave, with -errno for an error.
-  template <class Result>
-  static int checked(Result result) noexcept {
-    return result < 0 ? -errno : static_cast<int>(result);
-  }
-
-  /// A listener that was made elsewhere may block, and accept4 has no flag against it.
-  static void make_non_blocking(int fd) noexcept {
-    const int flags = ::fcntl(fd, F_GETFL);
-    if (flags >= 0 && (flags & O_NONBLOCK) == 0) ::fcntl(fd, F_SETFL, flags | O_NONBLOCK);
-  }
-
-  static constexpr std::size_t kMostSent = std::size_t{1} << 30;  // a result is 32 bits wide
-
-  int epoll_fd_;
-  int wake_fd_;
-  bool has_pwait2_ = true;
+  EpollSet set_;
   detail::PolledDescriptors records_;
-  std::array<epoll_event, kEventsPerWait> events_;
 
   List<Operation> runnable_;
   List<Operation> starved_;
