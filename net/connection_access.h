@@ -10,6 +10,8 @@ struct ConnectionAccess {
   [[nodiscard]] static Connection* of(const TcpConnection& connection) noexcept {
     return connection.connection_;
   }
+  /// The handle has nothing any more, and the connection goes on.
+  static void let_go(TcpConnection& connection) noexcept { connection.connection_ = nullptr; }
 };
 
 }  // namespace weir::detail

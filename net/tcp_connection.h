@@ -143,7 +143,6 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   void set_keep_alive(bool on = true);
 
  private:
-  friend class detail::Share;
   friend struct detail::ConnectionAccess;
   friend class detail::ByteCalls<TcpConnection>;
 

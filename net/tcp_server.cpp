@@ -13,6 +13,7 @@
 #include <weir/net/server/drain.h>
 #include <weir/net/server/listeners.h>
 #include <weir/net/server/share.h>
+#include <weir/net/server/walk.h>
 #include <weir/net/tcp_server.h>
 
 #include <algorithm>
@@ -69,7 +70,7 @@ Task<> answer() { co_return; }
 /// Says again and again, and in time, that every loop of the server has answered.
 Task<> feed_watchdog(std::shared_ptr<detail::ServerCore> core, Duration limit) {
   for (;;) {
-    for (const auto& share : core->shares()) co_await on(share->loop(), answer());
+    for (const auto& share : core->shares()) co_await on(share->gate().loop(), answer());
     detail::tell_service_manager("WATCHDOG=1");
     co_await sleep(limit / 4);
   }
@@ -180,14 +181,14 @@ void TcpServer::start(Handler handler) {
   }
   for (detail::Listener& listener : listeners) {
     Share& share = *shares[first + next++ % accepting];
-    share.loop().call([&] {
+    share.gate().loop().call([&] {
       AcceptorOptions held;  // an inherited one may hold more than ours would
       held.backlog = std::max(options.backlog, held.backlog);
-      Acceptor acceptor(share.loop(), std::move(listener.socket), held);
+      Acceptor acceptor(share.gate().loop(), std::move(listener.socket), held);
       if (!listener.inherited) acceptor.own_listener();
       if (!parts_->listeners->owns_files()) acceptor.share_listener();
       acceptor.share_listener(core_->successors);
-      share.accept_with(std::move(acceptor));
+      share.intake().accept_with(std::move(acceptor));
     });
   }
 }
@@ -248,7 +249,8 @@ Task<bool> TcpServer::hand_over(const std::vector<std::string>& command) {
     std::vector<int>& descriptors = successor.descriptors;
     for (const detail::Listener& one : listeners.all()) descriptors.push_back(one.socket.fd());
     for (const auto& share : server.core_->shares()) {
-      if (!share->gone()) share->loop().call([&] { share->list_listeners(descriptors); });
+      if (!share->gate().gone())
+        share->gate().loop().call([&] { share->intake().list_listeners(descriptors); });
     }
     if (descriptors.empty()) {
       throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
@@ -289,7 +291,7 @@ ServerMetrics TcpServer::metrics() const noexcept {
 std::vector<EventLoop*> TcpServer::loops() const {
   std::vector<EventLoop*> loops;
   for (const auto& share : core_->shares()) {
-    if (share->serves()) loops.push_back(&share->loop());
+    if (!share->intake().hands_out()) loops.push_back(&share->gate().loop());
   }
   return loops;
 }

@@ -58,8 +58,8 @@ void Connection::describe(LoopReport& report) const {
 }
 
 void Share::describe(LoopReport& report) const {
-  for (Connection* stream = streams_.front(); stream != nullptr; stream = streams_.after(*stream)) {
-    stream->describe(report);
+  for (Connection* one = roster_.front(); one != nullptr; one = roster_.after(*one)) {
+    one->describe(report);
   }
 }
 

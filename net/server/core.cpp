@@ -29,7 +29,7 @@ ServerCore::ServerCore(ServerOptions given, std::shared_ptr<Mailbox> base_mailbo
   throw std::invalid_argument("weir: ServerOptions::tls is a client's context");
 }
 
-void ServerCore::handler_failed(const std::exception_ptr& failure, const Share& share,
+void ServerCore::handler_failed(const std::exception_ptr& failure, const Roster& roster,
                                 std::uint64_t id, bool peers_doing) noexcept {
   static constinit LogLimit of_peers("connections that ended with an error");
   static constinit LogLimit of_handlers("exceptions of handlers");
@@ -41,17 +41,17 @@ void ServerCore::handler_failed(const std::exception_ptr& failure, const Share& 
   if (!(peers_doing ? of_peers : of_handlers).admits(level)) return;
   LogLine what;
   if (!peers_doing) what << "exception left a handler of ";
-  share.write_name(what, id);
+  roster.write_name(what, options.name, id);
   write_failure(level, what, failure);
 }
 
-void ServerCore::handshake_failed(const std::exception_ptr& failure, const Share& share,
+void ServerCore::handshake_failed(const std::exception_ptr& failure, const Roster& roster,
                                   std::uint64_t id) noexcept {
   static constinit LogLimit limit("handshakes that failed");
   ++failed_handshakes;
   if (!limit.admits(logging::Level::info)) return;
   LogLine what;
-  share.write_name(what, id);
+  roster.write_name(what, options.name, id);
   write_failure(logging::Level::info, what, failure);
 }
 
@@ -116,7 +116,7 @@ ServerCore::Shares ServerCore::tear_down() noexcept {
     all.swap(shares_);
   }
   for (const auto& share : all) {
-    if (!share->gone()) share->loop().call([&share] { share->tear_down(); });
+    if (!share->gate().gone()) share->gate().loop().call([&share] { share->tear_down(); });
   }
   return all;
 }

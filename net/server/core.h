@@ -18,6 +18,7 @@
 
 namespace weir::detail {
 
+class Roster;
 class Share;
 struct Traffic;
 
@@ -42,7 +43,7 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
 
   /// Logs what left the handler of a connection of the share, and counts it as a failure, unless it
   /// tells what the peer did, or may do at any time.
-  void handler_failed(const std::exception_ptr& failure, const Share& share, std::uint64_t id,
+  void handler_failed(const std::exception_ptr& failure, const Roster& roster, std::uint64_t id,
                       bool peers_doing) noexcept;
   [[nodiscard]] std::uint64_t failures() const;
 
@@ -57,7 +58,7 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   const std::shared_ptr<HandshakeFactory> security;
   std::atomic<std::uint64_t> handshakes{0};
   std::atomic<std::uint64_t> failed_handshakes{0};
-  void handshake_failed(const std::exception_ptr& failure, const Share& share,
+  void handshake_failed(const std::exception_ptr& failure, const Roster& roster,
                         std::uint64_t id) noexcept;
 
   /// Bytes of its connections, one for each loop.

@@ -54,30 +54,22 @@ class Question final : public Posted {
 }  // namespace
 
 void Share::say_traffic() noexcept {
-  std::uint64_t out = sent_by_ended_;
-  for (Connection* stream = streams_.front(); stream != nullptr; stream = streams_.after(*stream)) {
-    out += stream->outbox().gone();
-  }
   traffic_->in.store(received, std::memory_order_relaxed);
-  traffic_->out.store(out, std::memory_order_relaxed);
-}
-
-bool Share::say_traffic_from_here() noexcept {
-  if (is_here()) {
-    say_traffic();
-    return true;
-  }
-  const std::lock_guard lock(gate_);
-  return !open_ || loop_.if_idle([this] { say_traffic(); });
+  traffic_->out.store(roster_.sent(), std::memory_order_relaxed);
 }
 
 void update_traffic(const ServerCore& core) noexcept {
   try {
     std::shared_ptr<Asked> asked;
     for (const auto& share : core.shares()) {
-      if (share->say_traffic_from_here()) continue;
+      LoopGate& gate = share->gate();
+      if (gate.is_here()) {
+        share->say_traffic();
+        continue;
+      }
+      if (gate.if_idle([&share] { share->say_traffic(); })) continue;
       if (asked == nullptr) asked = std::make_shared<Asked>();
-      (void)share->post(std::make_unique<Question>(share, asked));
+      (void)gate.post(std::make_unique<Question>(share, asked));
     }
     if (asked != nullptr) asked->wait();
   } catch (...) {  // short of memory: it stays at what was said before

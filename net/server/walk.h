@@ -1,6 +1,6 @@
 #pragma once
 
-#include <weir/coro/list.h>
+#include <weir/net/server/roster.h>
 #include <weir/net/tcp_connection.h>
 
 #include <cstddef>
@@ -28,13 +28,14 @@ class Walk {
   static void start(Function function, const Shares& shares);
 
  private:
-  friend Share;
-  Walk() = default;
   Walk(Function function, Shares shares)
       : function_(std::move(function)), shares_(std::move(shares)) {}
 
   static void go_on(const std::shared_ptr<Walk>& walk);
   static void go_to_next(const std::shared_ptr<Walk>& walk);
+  /// Begins with the share's connections, or goes on, until it is through (true) or the time is
+  /// over.
+  bool visit(Share& share, TimePoint until);
 
   const Function function_;
   Shares shares_;  // in this order
@@ -43,11 +44,9 @@ class Walk {
   std::exception_ptr* failure_ = nullptr;  // of the thread that waits, if one does
 
   // On the present loop.
-  friend struct Hook;
-  Link link;
+  Walker walker_;
   bool begun_ = false;
-  Connection* next_ = nullptr;  // kept right by the share
-  std::uint64_t last_ = 0;
+  std::uint64_t last_ = 0;  // the number of the last that stood there when it came
 };
 
 }  // namespace weir::detail

@@ -1,6 +1,10 @@
+#include <weir/net/connection.h>
+#include <weir/net/connection_access.h>
 #include <weir/net/handshake.h>
+#include <weir/net/server/core.h>
 #include <weir/net/server/proxies.h>
-#include <weir/net/server/share.h>
+#include <weir/net/server/roster.h>
+#include <weir/net/server/welcome.h>
 
 #include <exception>
 #include <memory>
@@ -15,19 +19,18 @@ constexpr auto kProxyTime = std::chrono::seconds(10);
 
 }  // namespace
 
-/// Of what a connection begins with.
-Task<> Share::first_task(TcpConnection connection) {
-  if (connection.connection().identity().is_of_proxy()) {
+Task<> Welcome::begin(TcpConnection connection) {
+  if (ConnectionAccess::of(connection)->identity().is_of_proxy()) {
     return serve_for_proxy(std::move(connection));
   }
-  if (core_->security != nullptr) return serve_securely(std::move(connection));
-  return (*core_->handler)(std::move(connection));
+  if (core_.security != nullptr) return serve_securely(std::move(connection));
+  return (*core_.handler)(std::move(connection));
 }
 
 /// Goes on once the proxy has said for whom it connects.
-Task<> Share::serve_for_proxy(TcpConnection connection) {
-  Connection& stream = connection.connection();
-  bool welcome = false;
+Task<> Welcome::serve_for_proxy(TcpConnection connection) {
+  Connection& stream = *ConnectionAccess::of(connection);
+  bool admitted = false;
   try {
     auto made = std::make_unique<ProxyGreeting>();
     ProxyGreeting& greeting = *made;
@@ -36,24 +39,24 @@ Task<> Share::serve_for_proxy(TcpConnection connection) {
     const std::size_t before = stream.inbox().unread();
     greeting.leave(stream);
     // Of TLS that counts which is inside.
-    if (core_->security == nullptr) {
+    if (core_.security == nullptr) {
       stream.identity().count_received(stream.inbox().unread() - before);
     }
-    welcome = welcomes(stream, client);
+    admitted = admits(stream, client);
   } catch (...) {
-    core_->handshake_failed(std::current_exception(), *this, stream.identity().id());
+    failed(stream.identity().id());
   }
-  if (!welcome) co_return;
-  Task<> next = first_task(std::move(connection));
+  if (!admitted) co_return;
+  Task<> next = begin(std::move(connection));
   co_await std::move(next);
 }
 
 /// Whether the limits admit the client, who the peer is from now on; if there is one.
-bool Share::welcomes(Connection& stream, const SocketAddress& client) {
+bool Welcome::admits(Connection& stream, const SocketAddress& client) {
   if (stream.ending() == Ending::gone) return false;
   ConnectionIdentity& identity = stream.identity();
   if (client) identity.set_peer(client);
-  if (!core_->admission.identify(core_->admission.peer(identity.peer_address()))) {
+  if (!core_.admission.identify(core_.admission.peer(identity.peer_address()))) {
     stream.cut(kClosedHere, false);
     return false;
   }
@@ -61,21 +64,25 @@ bool Share::welcomes(Connection& stream, const SocketAddress& client) {
   return true;
 }
 
+void Welcome::failed(std::uint64_t id) noexcept {
+  core_.handshake_failed(std::current_exception(), roster_, id);
+}
+
 /// Calls the handler once both sides have agreed.
-Task<> Share::serve_securely(TcpConnection connection) {
+Task<> Welcome::serve_securely(TcpConnection connection) {
   const std::uint64_t id = connection.id();
-  if (gate_of_handshakes_ == nullptr) gate_of_handshakes_ = std::make_unique<HandshakeGate>(loop_);
+  if (gate_ == nullptr) gate_ = std::make_unique<HandshakeGate>(loop_);
   bool done = false;
   try {
-    const HandshakeGate::UnderWay under_way(*gate_of_handshakes_, connection.connection());
-    co_await secure(connection, core_->security, {}, gate_of_handshakes_.get());
+    const HandshakeGate::UnderWay under_way(*gate_, *ConnectionAccess::of(connection));
+    co_await secure(connection, core_.security, {}, gate_.get());
     done = true;
   } catch (...) {
-    core_->handshake_failed(std::current_exception(), *this, id);
+    failed(id);
   }
   if (!done) co_return;
-  ++core_->handshakes;
-  const auto handler = core_->handler;  // it may end the server
+  ++core_.handshakes;
+  const auto handler = core_.handler;  // it may end the server
   Task<> task = (*handler)(std::move(connection));
   co_await std::move(task);
 }

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <weir/net/handshake.h>
+#include <weir/net/tcp_connection.h>
+
+#include <cstdint>
+#include <exception>
+#include <memory>
+
+namespace weir::detail {
+
+class Roster;
+class ServerCore;
+
+/// What a server's connections on one loop begin with, before their handler is called: a proxy's
+/// header, a handshake. It outlives its tasks. Loop's thread only.
+class Welcome {
+ public:
+  Welcome(ServerCore& core, const Roster& roster, EventLoop& loop) noexcept
+      : core_(core), roster_(roster), loop_(loop) {}
+
+  /// The whole of it, and the handler's task in the end; without any it is the handler's task.
+  Task<> begin(TcpConnection connection);
+
+ private:
+  Task<> serve_for_proxy(TcpConnection connection);
+  [[nodiscard]] bool admits(Connection& stream, const SocketAddress& client);
+  Task<> serve_securely(TcpConnection connection);
+  void failed(std::uint64_t id) noexcept;
+
+  ServerCore& core_;
+  const Roster& roster_;
+  EventLoop& loop_;
+  std::unique_ptr<HandshakeGate> gate_;  // goes after the handlers
+};
+
+}  // namespace weir::detail
