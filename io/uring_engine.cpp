@@ -6,6 +6,7 @@
 #include <weir/io/receive_pool.h>
 #include <weir/io/sanitizer.h>
 #include <weir/io/uring_ring.h>
+#include <weir/io/uring_signal.h>
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -64,7 +65,6 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
   ~UringEngine() override {
     close_ring();
     if (wake_fd_ >= 0) ::close(wake_fd_);
-    if (event_fd_ >= 0) ::close(event_fd_);
   }
 
   /// 0, or -errno if this machine does not let us have what we need. Throws where no descriptor is
@@ -132,6 +132,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
     const std::uint64_t one = 1;
     // It fails only if the counter is full, and then the loop is being woken already.
     [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+    signal_.set();  // which that write would bring about once only
   }
 
  private:
@@ -246,6 +247,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
         break;
       }
       case OperationKind::poll:
+        polls_ = true;
         prepare_poll(sqe, operation);
         break;
       case OperationKind::read_file:
@@ -319,21 +321,8 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
     return false;
   }
 
-  /// Polling the ring itself does not show what the kernel has only to finish when it is entered
-  /// (IORING_SETUP_DEFER_TASKRUN); an eventfd that is registered with it does.
   [[nodiscard]] int descriptor(TimePoint deadline) noexcept {
-    if (event_fd_ < 0) {
-      event_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-      if (event_fd_ < 0) return -errno;
-      const int failed = ring_.register_call(IORING_REGISTER_EVENTFD, &event_fd_, 1);
-      if (failed < 0) {
-        ::close(std::exchange(event_fd_, -1));
-        return failed;
-      }
-    }
-    std::uint64_t count = 0;
-    if (deadline == TimePoint::min()) (void)!::read(event_fd_, &count, sizeof count);
-    return event_fd_;
+    return deadline == TimePoint::min() ? signal_.reset(ring_, polls_) : signal_.get();
   }
 
   void exchange(TimePoint deadline) {
@@ -475,9 +464,10 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
 
   Ring ring_;
   int wake_fd_ = -1;
-  int event_fd_ = -1;
+  RingSignal signal_;
   bool attached_ = false;
   bool rearm_wake_ = false;
+  bool polls_ = false;  // or has polled
   std::thread::id thread_;
   std::vector<msghdr> messages_;  // one per entry of the submission queue
   std::uint64_t wake_count_ = 0;  // written by the kernel

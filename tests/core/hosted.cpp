@@ -1,10 +1,13 @@
 // A loop in the loop of a host, which here is poll(2) alone.
 #include <doctest/doctest.h>
 #include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -117,6 +120,50 @@ TEST_CASE("what other threads post and spawn wakes a host") {
       }
     });
     drive(loop, [&] { return posted == kEach && spawned == kEach; });
+  });
+}
+
+TEST_CASE("a host sleeps between what other threads post, and is woken for each") {
+  for_each_engine([](Engine engine) {
+    EventLoop loop(hosted_on(engine));
+    (void)loop.poll_fd();
+    constexpr int kPosts = 100;
+    std::atomic<int> done{0};
+    const Thread other([&] {
+      for (int i = 1; i <= kPosts; ++i) {
+        loop.post([&] { ++done; });
+        CHECK(eventually([&] { return done == i; }));
+      }
+    });
+    drive(loop, [&] { return done == kPosts; });
+  });
+}
+
+TEST_CASE(
+    "a host is woken for an event counter of the program's, each time that it is written to") {
+  for_each_engine([](Engine engine) {
+    EventLoop loop(hosted_on(engine));
+    (void)loop.poll_fd();
+    const int counter = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    REQUIRE(counter >= 0);
+    constexpr int kTimes = 100;
+    std::atomic<int> seen{0};
+    loop.spawn([&]() -> Task<> {
+      while (seen < kTimes) {
+        co_await readable(counter);
+        std::uint64_t count = 0;
+        if (::read(counter, &count, sizeof count) == sizeof count) ++seen;
+      }
+    });
+    const Thread other([&] {
+      for (int i = 1; i <= kTimes; ++i) {
+        const std::uint64_t one = 1;
+        CHECK(::write(counter, &one, sizeof one) == sizeof one);
+        CHECK(eventually([&] { return seen == i; }));
+      }
+    });
+    drive(loop, [&] { return seen == kTimes; });
+    ::close(counter);
   });
 }
 
