@@ -1,4 +1,6 @@
 #include <weir/core/event_loop.h>
+#include <weir/core/survey.h>
+#include <weir/core/task_words.h>
 #include <weir/io/sim/drop.h>
 #include <weir/io/sim/run.h>
 
@@ -32,6 +34,24 @@ Marked* DropPlan::owner_of(const weir::detail::Scope* scope) const noexcept {
   return nullptr;
 }
 
+std::string DropPlan::tell_place(const Marked& task) const {
+  constexpr std::size_t kMostLines = 12;
+  weir::detail::LoopReport report;
+  weir::detail::survey_tasks(*loop, report);
+  const auto& lines = report.tasks;
+  const auto first = std::find_if(lines.begin(), lines.end(), [&](const auto& line) {
+    return line.scope != nullptr && line.scope == task.scope;
+  });
+  std::string text;
+  for (auto line = first; line != lines.end() && (line == first || line->depth > first->depth);
+       ++line) {
+    if (static_cast<std::size_t>(line - first) == kMostLines) return text + "\n    and more";
+    text += "\n    " + std::string(2 * (line->depth - first->depth), ' ') +
+            weir::detail::describe(*line);
+  }
+  return text.empty() ? text : ", where it waited:" + text;
+}
+
 bool DropPlan::pass(Marked& task, const char* when) {
   if (dropped || passed++ != moment) return false;
   dropped = true;
@@ -40,6 +60,7 @@ bool DropPlan::pass(Marked& task, const char* when) {
   World::Impl& world = *World::Impl::current;
   const auto& history = world.network.journal.history(task.host);
   if (!history.empty()) where += ", behind \"" + world.tell(history.back()) + '"';
+  where += tell_place(task);
   world.network.journal.note(task.host, "dropped", task.name);
   task.group->cancel();
   return true;
@@ -47,6 +68,7 @@ bool DropPlan::pass(Marked& task, const char* when) {
 
 std::size_t resume_counting(EventLoop& loop, void* drop_plan) {
   DropPlan& plan = *static_cast<DropPlan*>(drop_plan);
+  plan.loop = &loop;
   std::size_t count = 0;
   const auto suspended = [&plan](Marked& task) {
     ++plan.suspension;

@@ -29,11 +29,14 @@ struct DropPlan {
   std::size_t suspension = 0;  // the one that was met last; the first is 1
   bool was_marked = false;     // there was such a task
   bool dropped = false;
-  std::string where;  // in words
+  std::string where;          // in words
+  EventLoop* loop = nullptr;  // that has its turn
   std::vector<Marked*> marked;
 
   /// The marked task to which what runs in this scope belongs, or nullptr.
   [[nodiscard]] Marked* owner_of(const weir::detail::Scope* scope) const noexcept;
+  /// The coroutines of the task, each with where it waits and for what.
+  [[nodiscard]] std::string tell_place(const Marked& task) const;
   /// Another moment. Drops the task if it is the one; true then.
   bool pass(Marked& task, const char* when);
 };

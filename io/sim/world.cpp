@@ -1,3 +1,4 @@
+#include <weir/core/task_words.h>
 #include <weir/coro/frame_allocator.h>
 #include <weir/io/sim/world_impl.h>
 
@@ -120,6 +121,23 @@ std::string World::Impl::tell(const Record& record) {
   return text + " " + std::to_string(record.value);
 }
 
+/// The tree of its tasks, as an inspector would show it.
+std::string World::Impl::tell_tasks(const Host::Impl& host) {
+  constexpr std::size_t kMostLines = 30;
+  std::string text;
+  std::size_t count = 0;
+  for (const auto& loop : host.loops) {
+    weir::detail::LoopReport report;
+    weir::detail::survey_tasks(loop->loop, report);
+    for (const weir::detail::TaskLine& line : report.tasks) {
+      if (count++ == kMostLines) return text + "\n      and more";
+      text += "\n      " + std::string(2 * line.depth, ' ') + weir::detail::describe(line) +
+              ", for " + in_seconds(std::chrono::milliseconds(line.waiting_ms));
+    }
+  }
+  return text.empty() ? text : "\n    tasks:" + text;
+}
+
 std::string World::Impl::report(const std::string& what) const {
   const std::string seed = std::to_string(network.options().seed);
   std::string text = "weir: simulation failed: " + what + "\n  seed " + seed + ", virtual time " +
@@ -142,6 +160,7 @@ std::string World::Impl::report(const std::string& what) const {
         text += "\n    waits for: " + waiting;
       }
     }
+    if (host.running && !host.in_use()) text += tell_tasks(host);
     for (const Record& record : network.journal.history(host.index)) {
       text += "\n    " + in_seconds(record.at - start()) + "  " + tell(record);
     }

@@ -176,6 +176,7 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   void end_process(Host::Impl& host, bool with_machine);
 
   [[nodiscard]] std::string report(const std::string& what) const;
+  [[nodiscard]] static std::string tell_tasks(const Host::Impl& host);
   /// What is left of a shrunk run, in words.
   [[nodiscard]] std::string tell_choices() const;
   [[nodiscard]] std::string tell(const Choice& choice) const;

@@ -1,3 +1,4 @@
+#include <weir/core/task_words.h>
 #include <weir/net/inspect/render.h>
 
 #include <algorithm>

@@ -28,8 +28,4 @@ class Surveyor {
   std::map<std::uint64_t, Metrics> last_;
 };
 
-/// A coroutine's name out of what the compiler says that its function is called: without result,
-/// parameters and what a compiler adds.
-std::string function_name(const char* signature);
-
 }  // namespace weir::detail

@@ -77,6 +77,7 @@ TEST_CASE("heal_and_expect catches a lost wake-up, and tells who waits") {
   sim::World world;
   auto& host = world.add_host("10.0.0.1", "here");
   auto& event = world.make<Event>();
+  constexpr int line = __LINE__ + 1;
   const auto wait = [](Event& of) -> Task<> { co_await of.wait(); };
   host.spawn(wait(event), "forgotten waiter");
   world.run_for(1s);
@@ -85,6 +86,9 @@ TEST_CASE("heal_and_expect catches a lost wake-up, and tells who waits") {
   INFO(text);
   CHECK(living::has(text, "not come true, and nothing is left to happen"));
   CHECK(living::has(text, "unfinished: forgotten waiter"));
+  CHECK(living::has(text, "\n    tasks:\n      "));
+  CHECK(living::has(
+      text, " at " + std::string(__FILE__) + ':' + std::to_string(line) + ": Event::wait, for "));
 }
 
 TEST_CASE("heal_and_expect catches a livelock, and tells what goes round") {
