@@ -9,6 +9,8 @@ namespace {
 
 /// A report is to be read by somebody; one of this many lines takes a loop some milliseconds.
 constexpr std::size_t kMostLines = 100'000;
+/// Of what stands deeper, the end of each chain alone is shown: where it waits. Nobody reads more,
+/// and the indents of all would be the square of that.
 constexpr std::size_t kDeepest = 256;
 
 /// Whether the coroutine is one of the library's own helpers, which only hand on what they await.
@@ -35,6 +37,10 @@ class Walker {
       children.push_back(child);
     }
     for (auto child = children.rbegin(); child != children.rend(); ++child) {
+      if (full()) {
+        report_.tasks_cut = true;
+        return;
+      }
       if ((*child)->kind() == Scope::Kind::group) {
         walk_below(**child, depth);
       } else {
@@ -45,14 +51,20 @@ class Walker {
   }
 
  private:
+  [[nodiscard]] bool full() const noexcept { return report_.tasks.size() == kMostLines; }
+
   /// Gives the depth of what stands below the last.
   std::size_t walk_chain(const Place* place, std::size_t depth, Scope* scope) {
     const Scope* own = scope;
     for (; place != nullptr; place = place->awaited()) {
+      if (depth >= kDeepest && place->awaited() != nullptr) {
+        report_.tasks_cut = true;
+        continue;
+      }
       const Several* several = place->several();
       const bool hands_on = only_hands_on(place->where().file_name());
       if (!hands_on || (place->awaited() == nullptr && several == nullptr)) {
-        if (report_.tasks.size() == kMostLines) {
+        if (full()) {
           report_.tasks_cut = true;
           return depth;
         }
@@ -70,7 +82,11 @@ class Walker {
     several.each(this, [](void* context, std::size_t, const Place& place, Scope& scope) {
       auto& self = *static_cast<Walker*>(context);
       const std::size_t at = self.depth_;
-      if (at <= kDeepest) self.walk_below(scope, self.walk_chain(&place, at, &scope));
+      if (at <= kDeepest) {
+        self.walk_below(scope, self.walk_chain(&place, at, &scope));
+      } else {
+        self.report_.tasks_cut = true;
+      }
       self.depth_ = at;
     });
   }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string_view>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -202,16 +203,29 @@ struct TaskWords {
   std::string waits_for;  // nothing: for what follows
 };
 
-TaskWords words_of(const LoopReport& loop, const TaskLine& line) {
+/// Connections by who reads from them.
+class Readers {
+ public:
+  explicit Readers(const LoopReport& loop) {
+    for (const ConnectionLine& connection : loop.connections) {
+      if (connection.reader != nullptr) of_.emplace(connection.reader, &connection.name);
+    }
+  }
+  /// Nothing if the scope reads from none.
+  [[nodiscard]] const std::string* find(const Scope* scope) const {
+    const auto found = of_.find(scope);
+    return found == of_.end() ? nullptr : found->second;
+  }
+
+ private:
+  std::unordered_map<const Scope*, const std::string*> of_;
+};
+
+TaskWords words_of(const Readers& readers, const TaskLine& line) {
   TaskWords words{function_name(line.where.function_name()), line.where.file_name(),
                   line.where.line(), line.words};
   if (line.where.line() == 0) words.function = "an operand";
-  for (const ConnectionLine& connection : loop.connections) {
-    if (line.scope != nullptr && connection.reader == line.scope) {
-      words.function += " [" + connection.name + ']';
-      break;
-    }
-  }
+  if (const std::string* name = readers.find(line.scope)) words.function += " [" + *name + ']';
   return words;
 }
 
@@ -228,8 +242,9 @@ void add_tree(std::string& text, const LoopReport& loop) {
     text += " in one turn for " + seconds(loop.turn_ms) + ", thread " + std::to_string(loop.thread);
   }
   text += '\n';
+  const Readers readers(loop);
   for (const TaskLine& line : loop.tasks) {
-    const TaskWords words = words_of(loop, line);
+    const TaskWords words = words_of(readers, line);
     text.append(2 * line.depth + 2, ' ');
     text += words.function;
     if (words.line > 0) text += " at " + words.file + ':' + std::to_string(words.line);
@@ -273,8 +288,9 @@ std::string tasks_as_json(const Snapshot& snapshot) {
     text += "{\"loop\":" + std::to_string(loop.number) + ",\"name\":" + json_string(name_of(loop)) +
             ",\"state\":" + json_string(name_of(loop.state)) + ",\"tasks\":[";
     std::size_t open = 0;  // lines that have not been closed
+    const Readers readers(loop);
     for (const TaskLine& line : loop.tasks) {
-      const TaskWords words = words_of(loop, line);
+      const TaskWords words = words_of(readers, line);
       const bool is_first = line.depth == open;
       for (; open > line.depth; --open) text += "]}";
       text += is_first ? "\n" : ",\n";

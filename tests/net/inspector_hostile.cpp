@@ -1,0 +1,70 @@
+// A look inside that is asked too much of: it harms nobody whom it looks at.
+#include <weir/inspect.h>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "../support/net.h"
+#include "../support/net_server.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+namespace hostile {
+
+std::string get(const Inspector& inspector, std::string_view path,
+                std::string_view accept = "*/*") {
+  Peer peer = Peer::connect(inspector.address());
+  peer.send("GET " + std::string(path) + " HTTP/1.1\r\nAccept: " + std::string(accept) +
+            "\r\nConnection: close\r\n\r\n");
+  return peer.receive_all();
+}
+
+Task<> descend(int levels, Event& never) {
+  if (levels > 0) {
+    co_await descend(levels - 1, never);
+  } else {
+    co_await never.wait();
+  }
+}
+
+LoopOptions named(Engine engine, std::string_view name) {
+  LoopOptions options;
+  options.engine = engine;
+  options.name = name;
+  return options;
+}
+
+}  // namespace hostile
+
+}  // namespace
+
+TEST_CASE("a chain of calls that is deeper than anybody reads is shown by its beginning and end") {
+  constexpr int kLevels = 3000;
+  const Inspector inspector({.address = loopback()});
+  Event never;
+  EventLoopThread thread(hostile::named(Engine::epoll, "deep"));
+  thread.loop().spawn(hostile::descend(kLevels, never));
+  std::string tree;
+  CHECK(eventually([&] {
+    tree = hostile::get(inspector, "/tasks");
+    return tree.find(": Event::wait") != std::string::npos;
+  }));
+  CHECK(tree.size() < 256'000);  // its indents alone would be 9 MB
+  CHECK(tree.find("and more") != std::string::npos);
+  const std::string json = hostile::get(inspector, "/tasks", "application/json");
+  CHECK(json.find("\"waits_for\":\"Event::wait\"") != std::string::npos);
+  std::size_t open = 0;
+  std::size_t deepest = 0;
+  for (const char c : json) {
+    if (c == '[') deepest = std::max(deepest, ++open);
+    if (c == ']') --open;
+  }
+  CHECK(deepest < 500);  // a parser may give up at a thousand
+  thread.stop();
+}
