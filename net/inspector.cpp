@@ -29,6 +29,7 @@ constexpr std::size_t kMostHead = 8192;
 struct Resource {
   std::string_view path;
   detail::Wanted wanted;
+  bool servers;
   const char* type;
   std::string (*as_text)(const Snapshot&);
   std::string (*as_json)(const Snapshot&);  // nullptr: there is one form alone
@@ -37,15 +38,21 @@ struct Resource {
 constexpr const char* kText = "text/plain; charset=utf-8";
 
 constexpr Resource kResources[] = {
-    {"/tasks", {true, true}, kText, detail::tasks_as_text, detail::tasks_as_json},
+    {"/tasks", {true, true}, false, kText, detail::tasks_as_text, detail::tasks_as_json},
     {"/connections",
      {false, true},
+     false,
      kText,
      detail::connections_as_text,
      detail::connections_as_json},
-    {"/loops", {true, true}, kText, detail::loops_as_text, detail::loops_as_json},
-    {"/metrics", {}, "text/plain; version=0.0.4; charset=utf-8", detail::metrics_as_text, nullptr},
-    {"/", {true, true}, "text/html; charset=utf-8", detail::page_as_html, nullptr},
+    {"/loops", {true, true}, false, kText, detail::loops_as_text, detail::loops_as_json},
+    {"/metrics",
+     {},
+     true,
+     "text/plain; version=0.0.4; charset=utf-8",
+     detail::metrics_as_text,
+     nullptr},
+    {"/", {true, true}, false, "text/html; charset=utf-8", detail::page_as_html, nullptr},
 };
 
 /// What is asked for, of a request's head; no more of HTTP than that takes.
@@ -119,7 +126,7 @@ Task<std::string> respond(Request& request, Surveyor& surveyor) {
   for (const Resource& resource : kResources) {
     if (resource.path != request.path) continue;
     const bool json = request.accepts_json && resource.as_json != nullptr;
-    const Snapshot snapshot = co_await surveyor.look(resource.wanted);
+    const Snapshot snapshot = co_await surveyor.look(resource.wanted, resource.servers);
     const std::string body = json ? resource.as_json(snapshot) : resource.as_text(snapshot);
     co_return answer("200 OK", json ? "application/json" : resource.type, body,
                      !request.keeps_alive);

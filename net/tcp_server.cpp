@@ -108,7 +108,7 @@ void TcpServer::make_core(EventLoop& base, ServerOptions options) {
   parts_->base = &base;
   parts_->listeners.emplace(core_->options);
   if (base.engine_name() == "simulation") return;
-  detail::AllServers::instance().add(parts_->entry.emplace(*this, core_->options.name));
+  detail::AllServers::instance().add(parts_->entry.emplace(*this, *core_));
 }
 
 TcpServer::~TcpServer() {
@@ -281,11 +281,10 @@ std::uint64_t TcpServer::refused() const noexcept { return core_->admission.refu
 std::uint64_t TcpServer::shed() const noexcept { return core_->shed(); }
 
 ServerMetrics TcpServer::metrics() const noexcept {
-  detail::update_traffic(*core_);
-  const auto bytes = core_->traffic();
-  return {connection_count(),      core_->accepted(), refused(), shed(),
-          handler_failures(),      bytes.in,          bytes.out, core_->handshakes,
-          core_->failed_handshakes};
+  detail::TrafficUpdate update;
+  update.ask(*core_);
+  update.wait();
+  return core_->metrics();
 }
 
 std::vector<EventLoop*> TcpServer::loops() const {

@@ -1,4 +1,6 @@
 #include <weir/net/inspect/servers.h>
+#include <weir/net/server/core.h>
+#include <weir/net/server/traffic.h>
 
 namespace weir::detail {
 
@@ -24,12 +26,21 @@ void AllServers::hide(const TcpServer& server) noexcept {
   }
 }
 
-void AllServers::for_each(
-    const std::function<void(const TcpServer&, const std::string&)>& function) {
+std::vector<std::pair<std::string, ServerMetrics>> AllServers::metrics() {
+  TrafficUpdate update;
+  {
+    const std::lock_guard lock(mutex_);
+    for (ServerEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
+      update.ask(entry->core);
+    }
+  }
+  update.wait();
+  std::vector<std::pair<std::string, ServerMetrics>> all;
   const std::lock_guard lock(mutex_);
   for (ServerEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
-    function(entry->server, entry->name);
+    all.emplace_back(entry->core.options.name, entry->core.metrics());
   }
+  return all;
 }
 
 }  // namespace weir::detail

@@ -3,20 +3,22 @@
 #include <weir/coro/list.h>
 #include <weir/net/tcp_server.h>
 
-#include <functional>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace weir::detail {
 
+class ServerCore;
+
 /// A server's entry in the list of all.
 struct ServerEntry {
-  explicit ServerEntry(const TcpServer& of, const std::string& as) noexcept
-      : server(of), name(as) {}
+  ServerEntry(const TcpServer& of, const ServerCore& with) noexcept : server(of), core(with) {}
 
   Link link;
   const TcpServer& server;
-  const std::string& name;
+  const ServerCore& core;
 };
 
 /// The servers of the process that run on the kernel. From any thread.
@@ -29,8 +31,9 @@ class AllServers {
   /// Waits for whoever looks at it.
   void remove(ServerEntry& entry) noexcept;
   void hide(const TcpServer& server) noexcept;
-  /// None of them can go meanwhile.
-  void for_each(const std::function<void(const TcpServer&, const std::string& name)>& function);
+  /// Of each with its name. Waits for loops that are busy, all of them together as long as
+  /// `metrics` of one server does; servers come and go meanwhile.
+  [[nodiscard]] std::vector<std::pair<std::string, ServerMetrics>> metrics();
 
  private:
   std::mutex mutex_;

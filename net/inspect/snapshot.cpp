@@ -11,8 +11,10 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace weir::detail {
 namespace {
@@ -53,8 +55,45 @@ void Share::describe(LoopReport& report) const {
   }
 }
 
-Task<Snapshot> Surveyor::look(Wanted wanted) {
+/// One that is on its way to a loop, and then gone. From any thread.
+struct Surveyor::Question {
+  /// Has it answered to another. False if it is being answered.
+  bool redirect(const std::shared_ptr<Answers>& answers, Wanted what) {
+    const std::lock_guard lock(mutex);
+    if (to == nullptr) return false;
+    to = answers;
+    wanted = what;
+    return true;
+  }
+  /// On the loop's thread.
+  void answer(EventLoop& loop, std::uint64_t number) {
+    std::shared_ptr<Answers> answers;
+    Wanted what;
+    {
+      const std::lock_guard lock(mutex);
+      answers = std::exchange(to, nullptr);
+      what = wanted;
+    }
+    LoopReport answer;
+    answer.number = number;
+    loop.describe(answer, what);
+    (void)answers->try_send(std::move(answer));
+  }
+
+  std::mutex mutex;
+  std::shared_ptr<Answers> to;
+  Wanted wanted;
+};
+
+Task<Snapshot> Surveyor::look(Wanted wanted, bool servers) {
   Snapshot snapshot;
+  const auto turn = co_await turn_.lock();
+  co_await ask_loops(snapshot, wanted);
+  if (servers) snapshot.servers = AllServers::instance().metrics();
+  co_return snapshot;
+}
+
+Task<> Surveyor::ask_loops(Snapshot& snapshot, Wanted wanted) {
   const auto answers = std::make_shared<Answers>(kMostLoops);
   std::vector<LoopReport>& loops = snapshot.loops;
   AllLoops::instance().for_each([&](EventLoop& loop, std::uint64_t number) {
@@ -64,12 +103,13 @@ Task<Snapshot> Surveyor::look(Wanted wanted) {
     report.engine = loop.engine_name();
     loop.describe_from_outside(report);
     if (report.state == LoopReport::State::stands) return;
-    loop.post([answers, wanted, number, &loop] {
-      LoopReport answer;
-      answer.number = number;
-      loop.describe(answer, wanted);
-      (void)answers->try_send(std::move(answer));
-    });
+    std::weak_ptr<Question>& asked = asked_[number];
+    if (const auto earlier = asked.lock(); earlier && earlier->redirect(answers, wanted)) return;
+    auto question = std::make_shared<Question>();
+    question->to = answers;
+    question->wanted = wanted;
+    asked = question;
+    loop.post([question = std::move(question), number, &loop] { question->answer(loop, number); });
   });
   auto open = std::count_if(loops.begin(), loops.end(), [](const LoopReport& report) {
     return report.state == LoopReport::State::stuck;
@@ -96,14 +136,11 @@ Task<Snapshot> Surveyor::look(Wanted wanted) {
       report.metrics = last->second;
     }
   }
+  std::erase_if(asked_, [](const auto& entry) { return entry.second.expired(); });
   std::erase_if(last_, [&](const auto& entry) {
     return std::none_of(loops.begin(), loops.end(),
                         [&](const LoopReport& report) { return report.number == entry.first; });
   });
-  AllServers::instance().for_each([&](const TcpServer& server, const std::string& name) {
-    snapshot.servers.emplace_back(name, server.metrics());
-  });
-  co_return snapshot;
 }
 
 }  // namespace weir::detail

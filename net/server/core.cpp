@@ -86,6 +86,12 @@ ServerCore::Bytes ServerCore::traffic() const {
   return sum;
 }
 
+ServerMetrics ServerCore::metrics() const {
+  const Bytes bytes = traffic();
+  return {admission.count(), accepted(), admission.refused(), shed(),           failures(),
+          bytes.in,          bytes.out,  handshakes,          failed_handshakes};
+}
+
 void ServerCore::add_shed(Counter counter) {
   const std::lock_guard lock(mutex_);
   shed_.push_back(std::move(counter));

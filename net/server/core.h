@@ -69,6 +69,9 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   };
   [[nodiscard]] Bytes traffic() const;
 
+  /// All of it, with the bytes that its loops have said last.
+  [[nodiscard]] ServerMetrics metrics() const;
+
   void add_shed(Counter counter);
   [[nodiscard]] std::uint64_t shed() const;
 

@@ -14,8 +14,9 @@ namespace {
 /// How long an answer is waited for.
 constexpr auto kPatience = std::chrono::milliseconds(20);
 
-/// Those that were asked, and have not answered.
-class Asked {
+}  // namespace
+
+class TrafficUpdate::Asked {
  public:
   void add() noexcept {
     const std::lock_guard lock(mutex_);
@@ -36,10 +37,12 @@ class Asked {
   std::size_t open_ = 0;
 };
 
+namespace {
+
 /// Answered when it goes, run or not.
 class Question final : public Posted {
  public:
-  Question(std::shared_ptr<Share> share, std::shared_ptr<Asked> asked)
+  Question(std::shared_ptr<Share> share, std::shared_ptr<TrafficUpdate::Asked> asked)
       : share_(std::move(share)), asked_(std::move(asked)) {
     asked_->add();
   }
@@ -48,7 +51,7 @@ class Question final : public Posted {
 
  private:
   std::shared_ptr<Share> share_;
-  std::shared_ptr<Asked> asked_;
+  std::shared_ptr<TrafficUpdate::Asked> asked_;
 };
 
 }  // namespace
@@ -58,9 +61,8 @@ void Share::say_traffic() noexcept {
   traffic_->out.store(roster_.sent(), std::memory_order_relaxed);
 }
 
-void update_traffic(const ServerCore& core) noexcept {
+void TrafficUpdate::ask(const ServerCore& core) noexcept {
   try {
-    std::shared_ptr<Asked> asked;
     for (const auto& share : core.shares()) {
       LoopGate& gate = share->gate();
       if (gate.is_here()) {
@@ -68,12 +70,15 @@ void update_traffic(const ServerCore& core) noexcept {
         continue;
       }
       if (gate.if_idle([&share] { share->say_traffic(); })) continue;
-      if (asked == nullptr) asked = std::make_shared<Asked>();
-      (void)gate.post(std::make_unique<Question>(share, asked));
+      if (asked_ == nullptr) asked_ = std::make_shared<Asked>();
+      (void)gate.post(std::make_unique<Question>(share, asked_));
     }
-    if (asked != nullptr) asked->wait();
   } catch (...) {  // short of memory: it stays at what was said before
   }
+}
+
+void TrafficUpdate::wait() noexcept {
+  if (asked_ != nullptr) asked_->wait();
 }
 
 }  // namespace weir::detail

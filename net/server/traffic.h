@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 namespace weir::detail {
 
@@ -13,8 +14,18 @@ struct Traffic {
   std::atomic<std::uint64_t> out{0};
 };
 
-/// Has each loop say it. Waits for those that other threads run, so long as a turn of theirs should
-/// take; what comes later is there for the next. From any thread.
-void update_traffic(const ServerCore& core) noexcept;
+/// Has each loop say it, of one server or several. From any thread.
+class TrafficUpdate {
+ public:
+  void ask(const ServerCore& core) noexcept;
+  /// For the loops that other threads run, so long as a turn of theirs should take; what comes
+  /// later is there for the next.
+  void wait() noexcept;
+
+  class Asked;  // those that were, and have not answered
+
+ private:
+  std::shared_ptr<Asked> asked_;
+};
 
 }  // namespace weir::detail

@@ -4,8 +4,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <future>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "../support/net.h"
 #include "../support/net_server.h"
@@ -40,6 +43,17 @@ LoopOptions named(Engine engine, std::string_view name) {
   return options;
 }
 
+Task<> count_posted(std::promise<std::uint64_t>& count) {
+  co_await yield();  // what is posted is counted when all of it has run
+  count.set_value(EventLoop::current().metrics().posted);
+}
+
+std::uint64_t posted_to(EventLoop& loop) {
+  std::promise<std::uint64_t> count;
+  loop.spawn(count_posted(count));
+  return count.get_future().get();
+}
+
 }  // namespace hostile
 
 }  // namespace
@@ -67,4 +81,28 @@ TEST_CASE("a chain of calls that is deeper than anybody reads is shown by its be
   }
   CHECK(deepest < 500);  // a parser may give up at a thousand
   thread.stop();
+}
+
+TEST_CASE("a loop that is stuck is not asked again before it has answered") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    EventLoopThread thread(hostile::named(engine, "stuck"));
+    const std::uint64_t before = hostile::posted_to(thread.loop());
+    std::promise<void> blocks;
+    std::promise<void> release;
+    thread.loop().post([&, released = release.get_future().share()] {
+      blocks.set_value();
+      released.wait();
+    });
+    blocks.get_future().wait();
+    for (int i = 0; i < 4; ++i) {
+      CHECK(hostile::get(inspector, "/loops").find("STUCK") != std::string::npos);
+    }
+    release.set_value();
+    // What blocked it, one question, and the two who count.
+    CHECK(hostile::posted_to(thread.loop()) <= before + 4);
+    CHECK(eventually(
+        [&] { return hostile::get(inspector, "/loops").find("STUCK") == std::string::npos; }));
+    thread.stop();
+  });
 }
