@@ -2,6 +2,8 @@
 #include <weir/core/survey.h>
 #include <weir/coro/place.h>
 
+#include <pthread.h>
+
 #include <string_view>
 
 namespace weir::detail {
@@ -103,7 +105,13 @@ void survey_tasks(EventLoop& loop, LoopReport& report) {
 }
 
 AllLoops& AllLoops::instance() {
-  static auto* const all = new AllLoops;
+  static auto* const all = [] {
+    auto* const made = new AllLoops;
+    // Whoever forks finds the lock free on both sides.
+    ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                     [] { instance().mutex_.unlock(); });
+    return made;
+  }();
   return *all;
 }
 

@@ -2,10 +2,18 @@
 #include <weir/net/server/core.h>
 #include <weir/net/server/traffic.h>
 
+#include <pthread.h>
+
 namespace weir::detail {
 
 AllServers& AllServers::instance() {
-  static auto* const all = new AllServers;
+  static auto* const all = [] {
+    auto* const made = new AllServers;
+    // Whoever forks finds the lock free on both sides.
+    ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                     [] { instance().mutex_.unlock(); });
+    return made;
+  }();
   return *all;
 }
 

@@ -1,13 +1,18 @@
 // A look inside that is asked too much of: it harms nobody whom it looks at.
+#include <weir/core/survey.h>
 #include <weir/inspect.h>
 
 #include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <future>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "../support/net.h"
@@ -105,4 +110,37 @@ TEST_CASE("a loop that is stuck is not asked again before it has answered") {
         [&] { return hostile::get(inspector, "/loops").find("STUCK") == std::string::npos; }));
     thread.stop();
   });
+}
+
+TEST_CASE("a child that is forked while somebody looks can have loops of its own") {
+  if (kThreadSanitizer) return;  // it ends a child of a process with threads
+  std::promise<void> inside;
+  std::atomic<bool> over{false};
+  const EventLoop loop;
+  std::thread looks([&] {
+    bool first = true;
+    while (!over) {
+      weir::detail::AllLoops::instance().for_each([&](EventLoop& /*one*/, std::uint64_t) {
+        if (std::exchange(first, false)) inside.set_value();
+        for (int i = 0; i < 100; ++i) std::this_thread::yield();  // as a rule a fork comes here
+      });
+      std::this_thread::yield();
+    }
+  });
+  inside.get_future().wait();
+  for (int i = 0; i < 3; ++i) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(20);  // for one that waits for a lock that nobody has
+      {
+        const EventLoop own;
+      }
+      ::_exit(0);
+    }
+    int status = -1;
+    CHECK(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+  }
+  over = true;
+  looks.join();
 }
