@@ -80,7 +80,7 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
       mailbox_(std::make_shared<detail::Mailbox>(*engine_)),
       now_(machine_.now()),
       timers_(now_),
-      watch_(options.stall, name_) {
+      watch_(detail::to_duration(options.stall), name_) {
   options_.name = name_;
   tasks_.emplace(*this);
 }

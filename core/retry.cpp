@@ -42,7 +42,7 @@ bool is_transient(const std::error_code& error) noexcept {
 }
 
 detail::Retries::Retries(const RetryPolicy& policy)
-    : policy_(policy), delay_(policy.initial_delay) {
+    : policy_(policy), delay_(to_duration(policy.initial_delay)) {
   const auto check = [](const char* option, std::chrono::milliseconds value) {
     if (value.count() < 0) {
       reject(option, std::to_string(value.count()) + " ms", "not be negative");
@@ -73,9 +73,9 @@ Duration detail::Retries::next_delay() {
   const double random = static_cast<double>(EventLoop::current().machine().random() >> 11) / kRange;
   const auto shortened = std::chrono::duration<double, std::nano>(
       static_cast<double>(delay_.count()) * (1 - policy_.jitter * random));
-  const Duration longest = policy_.max_delay;
+  const Duration longest = to_duration(policy_.max_delay);
   delay_ = delay_ > longest / 2 ? longest : delay_ * 2;
-  return std::chrono::duration_cast<Duration>(shortened);
+  return to_duration(shortened);
 }
 
 }  // namespace weir

@@ -57,6 +57,7 @@ struct ConnectionPool::State {
       : options(std::move(with)),
         server_name(options.connect.server_name),
         proxy_header(options.connect.proxy_header),
+        idle_limit(detail::to_duration(options.idle_timeout)),
         places(options.max_connections),
         sweep(*this) {
     if (options.connect.tls != nullptr) {
@@ -89,20 +90,21 @@ struct ConnectionPool::State {
 
   void close_old() noexcept {
     const TimePoint now = idle.front().connection.loop().now();
-    while (!idle.empty() && now - idle.front().since >= options.idle_timeout) idle.pop_front();
+    while (!idle.empty() && now - idle.front().since >= idle_limit) idle.pop_front();
     watch_oldest();
   }
 
   void watch_oldest() noexcept {
     if (idle.empty() || options.idle_timeout.count() == 0) return;
     const Idle& oldest = idle.front();
-    sweep.arm(oldest.connection.loop(), detail::after(oldest.since, options.idle_timeout));
+    sweep.arm(oldest.connection.loop(), detail::after(oldest.since, idle_limit));
   }
 
   ConnectionPoolOptions options;
   const std::string server_name;
   const std::string proxy_header;
   std::optional<TlsContext> tls;
+  const Duration idle_limit;
   Semaphore places;
   std::deque<Idle> idle;  // the one that was used last at the back
   Sweep sweep;

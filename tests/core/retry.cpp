@@ -202,3 +202,28 @@ TEST_CASE("a wrong policy of a retry throws, and the text names the option") {
   CHECK_THROWS_AS(RetryBudget(-1), std::invalid_argument);
   CHECK_THROWS_AS(RetryBudget(1, -1), std::invalid_argument);
 }
+
+TEST_CASE("the longest delays that a policy may have are no error") {
+  const auto longest = std::chrono::milliseconds::max();
+  RetryPolicy policy;
+  policy.max_attempts = 2;
+  policy.max_delay = longest;
+  policy.jitter = 0;
+  const auto times = tries_of(policy, 1);
+  REQUIRE(times.size() == 2);
+  CHECK(times.at(1) / 1ms == 100);
+  policy.initial_delay = longest;
+  bool over = false;
+  sim::World world({.seed = 1});
+  const auto forever = [&over, policy]() -> Task<> {
+    const auto one = []() -> Task<> {
+      fail(std::errc::connection_refused);
+      co_return;
+    };
+    co_await retry(policy, one);
+    over = true;
+  };
+  world.add_host("10.0.0.1").run(forever);
+  world.run_for(24h);
+  CHECK_FALSE(over);
+}

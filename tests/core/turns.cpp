@@ -223,3 +223,17 @@ TEST_CASE("a processor that is not there, or a negative stall, throws and names 
   CHECK(text({.stall = -1ms}).find("LoopOptions::stall is -1 ms") != std::string::npos);
   CHECK_THROWS_WITH_AS(EventLoopThread({.cpu = 4000}), doctest::Contains("cpu"), std::exception);
 }
+
+TEST_CASE("the longest stall that can be asked for is none that anything reaches") {
+  for_each_engine([](Engine engine) {
+    EventLoop loop(watched(engine, "patient", std::chrono::milliseconds::max()));
+    std::uint64_t stalls = 1;
+    const auto ask = [&]() -> Task<> {
+      std::thread(stall_another, engine).join();
+      stalls = EventLoop::current().metrics().stalls;
+      co_return;
+    };
+    loop.run_until_complete(ask);
+    CHECK(stalls == 0);
+  });
+}

@@ -243,3 +243,70 @@ TEST_CASE("a wrong option of a pool throws, and the text names it") {
   options.idle_timeout = -1ms;
   CHECK(text(options).find("idle_timeout") != std::string::npos);
 }
+
+TEST_CASE("a pool may keep its connections for as long as there is time, and outlive its loop") {
+  for_each_engine([](Engine engine) {
+    std::optional<ConnectionPool> pool;
+    for (int round = 0; round < 2; ++round) {
+      LoopOptions options;
+      options.engine = engine;
+      EventLoop loop(options);
+      loop.run_until_complete([&]() -> Task<> {
+        const Numbered numbered;
+        ConnectionPoolOptions with = numbered.pool(2);
+        with.idle_timeout = std::chrono::milliseconds::max();
+        if (!pool) pool.emplace(with);
+        if (round == 0) {
+          const std::string number = co_await ask(*pool);
+          CHECK(number == "1");
+          CHECK(pool->idle() == 1);
+        } else {  // what was idle has gone with its loop, and the server as well
+          auto [error, lease] = co_await as_tuple(pool->acquire());
+          CHECK(error == std::errc::connection_refused);
+          CHECK(pool->idle() == 0);
+        }
+        CHECK(pool->in_use() == 0);
+      });
+    }
+  });
+}
+
+TEST_CASE("who is dropped anywhere in acquiring a connection leaves the pool whole") {
+  const auto scenario = [](sim::World& world) {
+    world.add_host("10.0.0.1").spawn(serve_at_10_0_0_1());
+    auto& client = world.add_host("10.0.0.2");
+    ConnectionPoolOptions options;
+    options.address = "10.0.0.1:80";
+    options.max_connections = 1;
+    auto& pool = world.make<std::optional<ConnectionPool>>();
+    auto& served = world.make<int>(0);
+    auto& left = world.make<std::size_t>(1U);
+    const auto own = [](std::optional<ConnectionPool>& of, ConnectionPoolOptions with,
+                        std::size_t& in_use) -> Task<> {
+      of.emplace(std::move(with));
+      co_await sleep(20s);
+      in_use = of->in_use();
+      of.reset();
+    };
+    const auto use = [](std::optional<ConnectionPool>& from, int& count) -> Task<> {
+      for (int i = 0; i < 2; ++i) {
+        ConnectionPool::Lease lease = co_await from->acquire();
+        co_await lease->send("hello\n");
+        const Chunk answer = co_await lease->read_until("\n", 100);
+        CHECK(answer.view() == "hello\n");
+        lease.give_back();
+        ++count;
+        co_await yield();
+      }
+    };
+    client.spawn(own(pool, options, left));
+    client.spawn(use(pool, served));
+    client.spawn_dropped(use(pool, served), "dropped");
+    client.spawn(use(pool, served));
+    world.run_for(30s);
+    world.check(served >= 4, "the others are served");
+    world.check(left == 0, "nobody has a connection any more");
+  };
+  const sim::Exploration found = sim::drop_everywhere({.seed = 1}, scenario);
+  CHECK_MESSAGE(found.failures.empty(), found.text());
+}
