@@ -245,8 +245,8 @@ TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its
 TEST_CASE("the environment starts an inspector in any program") {
   const Directory directory;
   const std::string address = "unix:" + directory.file("socket");
-  const Child child("/usr/bin/env", {"WEIR_INSPECT=" + address,
-                                     WEIR_TEST_PROGRAMS_DIR "/obedient_server", "epoll"});
+  Child child("/usr/bin/env",
+              {"WEIR_INSPECT=" + address, WEIR_TEST_PROGRAMS_DIR "/obedient_server", "epoll"});
   std::string tree;
   CHECK(eventually([&] {
     try {
@@ -257,6 +257,8 @@ TEST_CASE("the environment starts an inspector in any program") {
   }));
   CAPTURE(tree);
   CHECK(has(tree, "(epoll): runs"));
+  child.signal(SIGTERM);  // and nobody who looks for leaks finds one
+  CHECK(child.wait() == 0);
 }
 
 TEST_CASE("a coroutine's name is its function's, however the compiler says it") {
