@@ -5,6 +5,7 @@
 #include <weir/io/sim/faults.h>
 #include <weir/io/sim/tape.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -52,7 +53,7 @@ class Chance {
     return tape_->choose(ChoiceKind::order, host, 0, drawn, ++in_order_, now_);
   }
   std::uint64_t port(std::size_t host, std::uint64_t count) {
-    return choose(ChoiceKind::port, host, 0, ports_.below(count), 0);
+    return std::min(choose(ChoiceKind::port, host, 0, ports_.below(count), 0), count - 1);
   }
   /// How late a segment is, up to that much, and how often it is lost. `draw_delay` is asked for
   /// each, also where its answer does not matter.

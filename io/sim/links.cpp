@@ -57,9 +57,9 @@ TimePoint Links::arrival(Chance& chance, TimePoint now, std::size_t from, std::s
   }
   Duration delay = way.link.latency;
   if (way.link.jitter > Duration::zero()) {
-    const std::uint64_t late = drawn % static_cast<std::uint64_t>(way.link.jitter.count() + 1);
-    delay +=
-        Duration(static_cast<std::int64_t>(chance.choose(ChoiceKind::delay, from, to, late, 0)));
+    const auto longest = static_cast<std::uint64_t>(way.link.jitter.count());
+    const std::uint64_t late = chance.choose(ChoiceKind::delay, from, to, drawn % (longest + 1), 0);
+    delay += Duration(static_cast<std::int64_t>(std::min(late, longest)));
   }
   std::uint64_t losses = 0;
   while (chance.draw_loss(way.link.loss) && losses < kMostLosses) ++losses;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "../support/directory.h"
 #include "../support/sim.h"
 
 using namespace weir;
@@ -292,4 +293,24 @@ TEST_CASE("what is no tape is refused") {
   ::setenv("WEIR_SIM_TAPE", "/nowhere/at/all", 1);  // NOLINT(concurrency-mt-unsafe)
   CHECK_THROWS_AS(sim::World{}, std::system_error);
   ::unsetenv("WEIR_SIM_TAPE");  // NOLINT(concurrency-mt-unsafe)
+}
+
+TEST_CASE("what a tape asks for beyond all bounds is as much as there can be") {
+  const Directory directory;
+  const std::string path = directory.file("tape");
+  {
+    std::ofstream tape(path);
+    tape << "weir-sim-tape 1\nseed 1\nnumbers 0\nport 1 0 0 18446744073709551615\n";
+    for (int i = 0; i < 10; ++i) {
+      tape << "delay 1 0 " << i << " 18446744073709551615\n";
+      tape << "delay 0 1 " << i << " 9223372036854775807\n";
+    }
+  }
+  ::setenv("WEIR_SIM_TAPE", path.c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
+  const sim::Exploration found =
+      sim::explore(explored::with_jitter(), explored::demand_quick_answers);
+  ::unsetenv("WEIR_SIM_TAPE");  // NOLINT(concurrency-mt-unsafe)
+  INFO(found.text());
+  CHECK(found.runs == 1);
+  CHECK(explored::has(found.text(), "the longest answer took 4"));  // 40 ms and a little
 }
