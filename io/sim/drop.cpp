@@ -92,7 +92,7 @@ std::size_t resume_counting(EventLoop& loop, void* drop_plan) {
 
 }  // namespace detail
 
-Task<> Host::Impl::run_marked(Impl& host, Task<> task) {
+Task<> Host::Impl::run_marked(Impl& host, std::string name, Task<> task) {
   /// Known to the plan for its own life.
   struct Known {
     Known(DropPlan& of, Marked& task) : plan(of), marked(task) { plan.marked.push_back(&marked); }
@@ -117,7 +117,7 @@ Task<> Host::Impl::run_marked(Impl& host, Task<> task) {
   };
   DropPlan& plan = *host.world.drop;
   plan.was_marked = true;
-  Marked marked{.name = host.starting, .host = host.index};
+  Marked marked{.name = std::move(name), .host = host.index};
   TaskGroup group;
   marked.group = &group;
   const Known known(plan, marked);
@@ -125,9 +125,9 @@ Task<> Host::Impl::run_marked(Impl& host, Task<> task) {
   co_await group.join();
 }
 
-Task<> Host::marked(Task<> task) {
+Task<> Host::marked(Task<> task, const std::string& name) {
   if (impl_->world.drop == nullptr) return task;
-  return Impl::run_marked(*impl_, std::move(task));
+  return Impl::run_marked(*impl_, name, std::move(task));
 }
 
 bool World::dropped() const noexcept { return impl_->drop != nullptr && impl_->drop->dropped; }

@@ -185,7 +185,6 @@ Host::~Host() = default;
 void Host::start(Task<> task, std::string name) {
   if (!impl_->running) throw std::logic_error("weir: host " + impl_->name + " does not run");
   const std::uint64_t number = impl_->next_task++;
-  impl_->starting = name;
   impl_->tasks[number] = {std::move(name), impl_->world.network.now()};
   loop().spawn(Impl::watch(*impl_, number, std::move(task)));
 }

@@ -48,7 +48,7 @@ class Host {
   /// it owns with it; elsewhere it is a task like any.
   template <class T>
   void spawn_dropped(Task<T> task, std::string name = "dropped task") {
-    start(marked(without_result(std::move(task))), std::move(name));
+    start(marked(without_result(std::move(task)), name), name);
   }
 
   /// What the process runs: now, and again after each `restart`. The process goes on when that has
@@ -94,7 +94,7 @@ class Host {
     co_await std::move(task);
   }
   void start(Task<> task, std::string name);
-  Task<> marked(Task<> task);
+  Task<> marked(Task<> task, const std::string& name);
 
   std::unique_ptr<Impl> impl_;
 };

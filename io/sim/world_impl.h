@@ -98,7 +98,7 @@ struct Host::Impl final : weir::detail::Machine {
   void destroy(std::unique_ptr<SimulatedLoop> own) noexcept;
   [[nodiscard]] std::vector<RawAddress> addresses_of(std::string_view host) const;
   static Task<> watch(Impl& host, std::uint64_t number, Task<> task);
-  static Task<> run_marked(Impl& host, Task<> task);
+  static Task<> run_marked(Impl& host, std::string name, Task<> task);
   [[nodiscard]] bool in_use() const noexcept {
     return std::any_of(loops.begin(), loops.end(), [](const auto& loop) { return loop->busy; });
   }
@@ -113,7 +113,6 @@ struct Host::Impl final : weir::detail::Machine {
   std::function<Task<>()> main;
   std::map<std::uint64_t, RunningTask> tasks;  // that have not ended
   std::uint64_t next_task = 0;
-  std::string starting;  // the one that begins
   std::optional<std::size_t> descriptor_limit;
   bool running = false;
   bool paused = false;

@@ -70,6 +70,8 @@ Task<> transfer_carelessly(Accounts& accounts) {
   accounts.finished = true;
 }
 
+Task<> rest() { co_await yield(); }
+
 template <class Transfer>
 auto scenario_of(Transfer transfer) {
   return [transfer](sim::World& world) {
@@ -78,6 +80,7 @@ auto scenario_of(Transfer transfer) {
     server.spawn(serve_echo());
     auto& accounts = world.make<Accounts>();
     client.spawn_dropped(transfer(accounts), "transfer");
+    client.spawn(rest(), "another");
     world.run_for(10s);
     world.check(accounts.left + accounts.right == 100, "money is neither lost nor made");
     world.check(accounts.finished || world.dropped(), "the transfer is finished");
