@@ -3,6 +3,7 @@
 #include <weir/core/log_line.h>
 #include <weir/core/log_queue.h>
 #include <weir/core/logging.h>
+#include <weir/core/processor.h>
 #include <weir/core/stderr.h>
 
 #include <pthread.h>
@@ -190,6 +191,7 @@ class Log {
     static const int at_exit = std::atexit([] { instance().flush_at_exit(); });
     (void)at_exit;
     const SignalsBlocked for_it;
+    const Unbound unbound;
     pthread_t thread{};
     const auto run = [](void* log) -> void* {
       is_log_thread = true;

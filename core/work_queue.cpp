@@ -1,3 +1,4 @@
+#include <weir/core/processor.h>
 #include <weir/core/work_queue.h>
 
 #include <pthread.h>
@@ -69,6 +70,7 @@ void WorkQueue::start_thread() {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
+    const Unbound unbound;
     std::thread([self = shared_from_this()] { self->work(); }).detach();
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -1,5 +1,6 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/logging.h>
+#include <weir/core/processor.h>
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/timeout.h>
 #include <weir/io/handover.h>
@@ -140,6 +141,7 @@ pid_t start(const std::vector<std::string>& command, std::span<const int> fds, b
   sigset_t before;
   ::sigfillset(&all);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  const Unbound unbound;  // the program, too
   const pid_t child = ::fork();
   if (child == 0) {
     become(argv.data(), envp.data(), environment.back().data() + kPid.size(), fds, scratch,

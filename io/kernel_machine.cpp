@@ -1,4 +1,5 @@
 #include <weir/core/engine.h>
+#include <weir/core/processor.h>
 #include <weir/core/work_queue.h>
 #include <weir/io/engines.h>
 #include <weir/io/handover.h>
@@ -24,6 +25,10 @@ std::uint64_t kernel_seed() noexcept {
   if (::getrandom(&seed, sizeof seed, GRND_NONBLOCK) == sizeof seed) return seed;
   return static_cast<std::uint64_t>(kernel_now().time_since_epoch().count());
 }
+
+/// Of this thread: one within the other, if there are several; and the first of them that is bound.
+thread_local constinit unsigned runs = 0;
+thread_local constinit unsigned bound_since = 0;
 
 }  // namespace
 
@@ -66,12 +71,19 @@ Task<bool> KernelMachine::start_successor(SuccessorCommand command) {
 }
 
 void KernelMachine::begin_run(TurnWatch& turns, int cpu) {
-  if (cpu >= 0) bind_thread(cpu);
+  if (cpu >= 0) {
+    bind_thread(cpu);
+    if (bound_since == 0) bound_since = runs + 1;
+  }
+  ++runs;
   if (turns.limit.count() > 0) TurnWatcher::instance().add(turns);
 }
 
 void KernelMachine::end_run(TurnWatch& turns) noexcept {
   if (turns.limit.count() > 0) TurnWatcher::instance().remove(turns);
+  if (runs-- != bound_since) return;
+  bound_since = 0;
+  unbind_thread();
 }
 
 Machine& process_machine() noexcept {

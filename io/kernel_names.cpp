@@ -1,3 +1,4 @@
+#include <weir/core/processor.h>
 #include <weir/coro/channel.h>
 #include <weir/coro/error.h>
 #include <weir/io/kernel_names.h>
@@ -139,6 +140,7 @@ class Lookups {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     try {
+      const Unbound unbound;
       std::thread([this] { work(); }).detach();
     } catch (...) {
       pthread_sigmask(SIG_SETMASK, &before, nullptr);

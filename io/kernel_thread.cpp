@@ -1,5 +1,5 @@
+#include <weir/core/processor.h>
 #include <weir/io/kernel_thread.h>
-#include <weir/io/turn_watcher.h>
 
 #include <pthread.h>
 
@@ -47,6 +47,7 @@ KernelThread::KernelThread(const LoopOptions& options) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);  // the new thread inherits it
   try {
+    const Unbound unbound;
     thread_ = std::thread([&beginning, options] {
       std::optional<EventLoop> own;
       std::exception_ptr failure;

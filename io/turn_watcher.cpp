@@ -1,8 +1,8 @@
 #include <weir/core/log_line.h>
+#include <weir/core/processor.h>
 #include <weir/io/kernel_machine.h>
 #include <weir/io/turn_watcher.h>
 
-#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -95,6 +95,7 @@ void TurnWatcher::start() noexcept {
   if (::pthread_attr_init(&attributes) != 0) return;
   ::pthread_attr_setstacksize(&attributes, kStack);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the new thread inherits it
+  const Unbound unbound;
   const auto run = [](void* watcher) -> void* {
     ::pthread_setname_np(::pthread_self(), "weir-watch");
     static_cast<TurnWatcher*>(watcher)->run();
@@ -135,17 +136,6 @@ TurnWatch* TurnWatcher::look(TimePoint now) noexcept {
     }
   }
   return nullptr;
-}
-
-void bind_thread(int cpu) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(static_cast<std::size_t>(cpu), &one);
-  const int error = ::pthread_setaffinity_np(::pthread_self(), sizeof one, &one);
-  if (error == 0) return;
-  throw std::system_error(error, std::generic_category(),
-                          "weir: LoopOptions::cpu is " + std::to_string(cpu) +
-                              "; this thread may not run on that processor");
 }
 
 }  // namespace weir::detail

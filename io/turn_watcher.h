@@ -40,7 +40,4 @@ class TurnWatcher {
   bool running_ = false;
 };
 
-/// Binds the calling thread to a processor. Throws `std::system_error` that names the option.
-void bind_thread(int cpu);
-
 }  // namespace weir::detail

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <future>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -212,6 +213,37 @@ TEST_CASE("a loop runs on the processor that it was given, the next ones of a po
     }
   });
   CHECK(processors_of_thread() == all);
+}
+
+TEST_CASE("what a bound loop begins is not bound with it, nor is its thread once it has run") {
+  const std::vector<int> all = processors_of_thread();
+  if (all.size() < 2) {
+    MESSAGE("skipped: there is one processor");
+    return;
+  }
+  for_each_engine([&](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    LoopOptions bound = options;
+    bound.cpu = all.back();
+    EventLoopThread thread(bound);
+    std::promise<void> seen;
+    thread.loop().spawn([&]() -> Task<> {
+      BlockingPool pool({.threads = 1});
+      const std::vector<int> of_work = co_await pool.run(processors_of_thread);
+      CHECK(of_work == all);
+      EventLoopThread other(options);
+      CHECK(processors_of(other.loop()) == all);
+      seen.set_value();
+    });
+    seen.get_future().wait();
+    thread.stop();
+    std::thread([&] {
+      EventLoop loop(bound);
+      CHECK(loop.run_until_complete(processors()) == std::vector<int>{all.back()});
+      CHECK(processors_of_thread() == all);
+    }).join();
+  });
 }
 
 TEST_CASE("a processor that is not there, or a negative stall, throws and names the option") {
