@@ -74,6 +74,7 @@ def main(work):
     run(prefix / "bin" / "weir-lint", SOURCE / "examples")  # a script, which nobody builds
     for script in ("weir-lint", "weir-sim-view"):
         files.remove(prefix / "bin" / script)
+    built.append("weir-top")  # weir-doctor brings it along, where ncurses is
     missing = {file.stem.removeprefix("lib").replace("-tls", "_tls") for file in files} - set(built)
     if missing:
         sys.exit(f"FAILED: README installs {', '.join(missing)}, which it has not built")
@@ -83,7 +84,9 @@ def main(work):
         if inner in headers:
             sys.exit(f"FAILED: {inner} is installed, which no header of users includes")
     print(f"passed: {len(headers)} headers, no inner ones")
-    check_hardening(next(prefix.glob("bin/weir-doctor")), next(prefix.rglob("libweir.a")))
+    for program in prefix.glob("bin/weir-*"):
+        if program.name in ("weir-doctor", "weir-top"):
+            check_hardening(program, next(prefix.rglob("libweir.a")))
     for compiler in compilers:
         for standard in ("20", "23"):
             name = f"find_package, {compiler}, C++{standard}"

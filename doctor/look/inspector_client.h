@@ -1,0 +1,32 @@
+#pragma once
+
+#include <weir/core/event_loop.h>
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "json.h"
+
+namespace look {
+
+/// What an inspector told: `/loops`, `/tasks` and `/connections`, each an array.
+struct Look {
+  std::string address;
+  weir::TimePoint when;  // on the loop's clock
+  Json loops;
+  Json tasks;
+  Json connections;
+};
+
+/// Asks the inspector at an address that `weir::connect` reads. Throws `std::runtime_error`, which
+/// says in one line what is wrong: nobody answers there, or not in time, or it is no inspector.
+weir::Task<Look> look_at(std::string address, std::chrono::milliseconds patience);
+
+/// The same with the first of the addresses where an inspector answers; throws what was wrong with
+/// the last.
+weir::Task<Look> look_at_any(std::vector<std::string> addresses,
+                             std::chrono::milliseconds patience);
+
+}  // namespace look
