@@ -1,17 +1,26 @@
 // weir-doctor [--json]: says which engine weir uses on this machine and why, what this kernel can
-// do, and which limits are in a server's way. Exit status 1 if no event loop can be made.
+// do, which limits are in a server's way, and which running processes have an inspector. Exit
+// status 1 if no event loop can be made.
+// weir-doctor [--json] PID: the summary of that process's inspector; 1 if it has none.
 #include <weir/core/logging.h>
 #include <weir/io/engines.h>
 
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <vector>
 
+#include "look/inspector_client.h"
+#include "look/processes.h"
 #include "self_tests.h"
 #include "system_limits.h"
 
@@ -22,6 +31,8 @@ struct Report {
   weir::detail::EngineChoice engine;
   std::vector<doctor::Capability> capabilities;
   std::vector<doctor::Limit> limits;
+  std::vector<look::Process> processes;
+  std::size_t unseen = 0;  // processes that have an inspector and are other users'
 };
 
 Report examine() {
@@ -36,6 +47,7 @@ Report examine() {
   }
   report.capabilities = doctor::find_capabilities();
   report.limits = doctor::find_limits();
+  report.processes = look::processes_with_inspectors(report.unseen);
   return report;
 }
 
@@ -60,6 +72,11 @@ void print_wrapped(std::string_view text, std::size_t column, std::size_t indent
   std::printf("\n");
 }
 
+/// Where its inspector answers, as far as one can tell without asking.
+std::string address_of(const look::Process& process) {
+  return process.addresses.empty() ? "in another network namespace" : process.addresses.front();
+}
+
 void print_text(const Report& report) {
   constexpr int kIndent = 36;
   std::printf("weir      %s\n", WEIR_VERSION);
@@ -82,6 +99,16 @@ void print_text(const Report& report) {
     if (limit.enough) continue;
     std::printf("%*s", kIndent, "");
     print_wrapped("raise it to " + limit.raise_to + ": " + limit.command, kIndent, kIndent);
+  }
+  std::printf("\ninspectors of running processes\n");
+  for (const auto& process : report.processes) {
+    const std::string name = std::to_string(process.pid) + ' ' + process.name;
+    std::printf("      %-*s", kIndent - 6, name.c_str());
+    print_wrapped(address_of(process), kIndent, kIndent);
+  }
+  if (report.unseen > 0) std::printf("      and %zu of other users\n", report.unseen);
+  if (report.processes.empty() && report.unseen == 0) {
+    std::printf("      none: WEIR_INSPECT=unix:/path in the environment of one starts one\n");
   }
 }
 
@@ -130,19 +157,60 @@ void print_json(const Report& report) {
         limit.enough ? "null" : json_text(limit.command).c_str());
     separator = ",\n";
   }
+  std::printf("\n  ],\n  \"processes\": [");
+  separator = "\n";
+  for (const auto& process : report.processes) {
+    std::printf("%s    {\"pid\": %d, \"name\": %s, \"inspector\": %s}", separator, process.pid,
+                json_text(process.name).c_str(), json_text(address_of(process)).c_str());
+    separator = ",\n";
+  }
   std::printf("\n  ]\n}\n");
+}
+
+/// Throws what is in the way.
+void print_process(int pid, bool json) {
+  const look::Process process = look::process_with_inspector(pid);
+  const look::Look look = weir::run(look::look_at_any(process.addresses, std::chrono::seconds(5)));
+  const look::Counts counts = look::counts_of(look);
+  if (json) {
+    std::printf(
+        "{\"pid\": %d, \"name\": %s, \"inspector\": %s, \"loops\": %zu, \"stuck\": %zu, "
+        "\"tasks\": %llu, \"connections\": %zu}\n",
+        pid, json_text(process.name).c_str(), json_text(look.address).c_str(), counts.loops,
+        counts.stuck, static_cast<unsigned long long>(counts.tasks), counts.connections);
+    return;
+  }
+  std::printf("process   %d %s\ninspector %s\n          %s\n", pid, process.name.c_str(),
+              look.address.c_str(), counts.text().c_str());
+  for (const look::Json& loop : look.loops.items()) {
+    std::printf("          %s: %s\n", look::harmless(loop["name"].text()).c_str(),
+                loop["state"].text().c_str());
+  }
+  std::printf("more      weir-top %d\n", pid);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const bool json = argc == 2 && std::strcmp(argv[1], "--json") == 0;
-  if (argc > 1 && !json) {
-    const bool help = std::strcmp(argv[1], "--help") == 0;
-    std::fprintf(help ? stdout : stderr, "usage: weir-doctor [--json]\n");
-    return help ? 0 : 2;
+  bool json = false;
+  int pid = 0;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word = argv[i];
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), pid);
+    if (word == "--json") {
+      json = true;
+    } else if (error != std::errc() || end != word.data() + word.size()) {
+      const bool help = word == "--help";
+      std::fprintf(help ? stdout : stderr, "usage: weir-doctor [--json] [PID]\n");
+      return help ? 0 : 2;
+    }
   }
   weir::logging::set_logger(nullptr);
+  ::unsetenv("WEIR_INSPECT");  // it is for others
+  if (pid != 0) {
+    print_process(pid, json);
+    return 0;
+  }
   const Report report = examine();
   if (json) {
     print_json(report);

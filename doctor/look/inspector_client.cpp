@@ -92,6 +92,27 @@ std::string told(const std::string& address, std::chrono::milliseconds patience,
 
 }  // namespace
 
+bool is_stuck(const Json& loop) { return loop["state"].text() == "STUCK"; }
+
+Counts counts_of(const Look& look) {
+  Counts counts;
+  for (const Json& loop : look.loops.items()) {
+    ++counts.loops;
+    if (is_stuck(loop)) ++counts.stuck;
+    counts.tasks += loop["tasks"].number();
+  }
+  counts.connections = look.connections.items().size();
+  return counts;
+}
+
+std::string Counts::text() const {
+  const auto count = [](std::uint64_t number, const char* what) {
+    return std::to_string(number) + ' ' + what + (number == 1 ? "" : "s");
+  };
+  return count(loops, "loop") + (stuck > 0 ? ", " + std::to_string(stuck) + " of them STUCK" : "") +
+         "; " + count(tasks, "task") + "; " + count(connections, "connection");
+}
+
 weir::Task<Look> look_at(std::string address, std::chrono::milliseconds patience) {
   try {
     auto look = look_without_end(address);

@@ -3,6 +3,8 @@
 #include <weir/core/event_loop.h>
 
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,21 @@ struct Look {
   Json tasks;
   Json connections;
 };
+
+/// Of a loop.
+bool is_stuck(const Json& loop);
+
+/// How many there are of what.
+struct Counts {
+  std::size_t loops = 0;
+  std::size_t stuck = 0;
+  std::uint64_t tasks = 0;
+  std::size_t connections = 0;
+
+  /// In one line.
+  [[nodiscard]] std::string text() const;
+};
+Counts counts_of(const Look& look);
 
 /// Asks the inspector at an address that `weir::connect` reads. Throws `std::runtime_error`, which
 /// says in one line what is wrong: nobody answers there, or not in time, or it is no inspector.

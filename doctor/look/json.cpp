@@ -236,4 +236,21 @@ void Json::dump(std::string& to, int depth) const {
   }
 }
 
+std::string harmless(std::string_view text) {
+  std::string result;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0U;
+    if (byte < 0x20 || byte == 0x7F) {
+      result += '?';
+    } else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) {  // C1, in UTF-8
+      result += '?';
+      ++i;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
 }  // namespace look

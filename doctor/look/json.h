@@ -50,4 +50,7 @@ class Json {
   std::variant<std::monostate, bool, double, std::string, Items, Members> value_;
 };
 
+/// For a terminal, whose cursor nothing may move: names come from a program's peers, too.
+std::string harmless(std::string_view text);
+
 }  // namespace look

@@ -20,6 +20,8 @@
 #include <system_error>
 #include <utility>
 
+#include "json.h"
+
 namespace look {
 namespace {
 
@@ -41,7 +43,7 @@ std::string link_of(const fs::path& path) {
 std::string name_of(const fs::path& proc) {
   std::string name = content_of(proc / "comm");
   if (name.ends_with('\n')) name.pop_back();
-  return name;
+  return harmless(name);
 }
 
 /// Calls the function with each entry's path until it gives true; throws what opening throws.

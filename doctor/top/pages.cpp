@@ -16,24 +16,6 @@ namespace {
 
 constexpr std::size_t kMostWaits = 1000;
 
-/// Names come from a program's peers, too: nothing of them may move a terminal's cursor.
-std::string harmless(std::string_view text) {
-  std::string result;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const auto next = i + 1 < text.size() ? static_cast<unsigned char>(text[i + 1]) : 0U;
-    if (byte < 0x20 || byte == 0x7F) {
-      result += '?';
-    } else if (byte == 0xC2 && next >= 0x80 && next < 0xA0) {  // C1, in UTF-8
-      result += '?';
-      ++i;
-    } else {
-      result += text[i];
-    }
-  }
-  return result;
-}
-
 std::string seconds(std::uint64_t ms) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.3f s", static_cast<double>(ms) / 1000);
@@ -50,7 +32,7 @@ class Table {
   explicit Table(std::vector<Column> columns) : columns_(std::move(columns)) {}
 
   void add(std::vector<std::string> cells, bool is_bad = false) {
-    for (std::string& cell : cells) cell = harmless(cell);
+    for (std::string& cell : cells) cell = look::harmless(cell);
     rows_.emplace_back(std::move(cells), is_bad);
   }
 
@@ -126,10 +108,8 @@ Rates rates_of(look::Json look::Look::* rows, const char* key, const look::Look&
   return {before->*rows, key, Seconds(now.when - before->when).count()};
 }
 
-bool is_stuck(const look::Json& loop) { return loop["state"].text() == "STUCK"; }
-
 std::string state_of(const look::Json& loop) {
-  if (!is_stuck(loop)) return loop["state"].text();
+  if (!look::is_stuck(loop)) return loop["state"].text();
   return "STUCK in one turn for " + seconds(loop["turn_ms"].number()) + ", thread " +
          std::to_string(loop["thread"].number());
 }
@@ -151,7 +131,7 @@ Section section_of_loops(const look::Look& now, const Rates& rates) {
         {number("number"), loop["name"].text(), state_of(loop),
          std::to_string(rates.of(loop, "turns")), std::to_string(rates.of(loop, "resumed")),
          number("tasks"), number("connections"), number("buffers_leased"), loop["engine"].text()},
-        is_stuck(loop));
+        look::is_stuck(loop));
   }
   return table.section("loops");
 }
@@ -269,19 +249,6 @@ std::vector<Section> sections_of(const look::Look& now, const look::Look* before
   return {section_of_loops(now, rates_of(&look::Look::loops, "number", now, before)),
           section_of_places(now), section_of_waits(now),
           section_of_connections(now, rates_of(&look::Look::connections, "name", now, before))};
-}
-
-std::string summary_of(const look::Look& look) {
-  const auto& loops = look.loops.items();
-  const auto stuck = std::count_if(loops.begin(), loops.end(), is_stuck);
-  std::uint64_t tasks = 0;
-  for (const look::Json& loop : loops) tasks += loop["tasks"].number();
-  const auto count = [](std::uint64_t number, const char* what) {
-    return std::to_string(number) + ' ' + what + (number == 1 ? "" : "s");
-  };
-  return count(loops.size(), "loop") +
-         (stuck > 0 ? ", " + std::to_string(stuck) + " of them STUCK" : "") + "; " +
-         count(tasks, "task") + "; " + count(look.connections.items().size(), "connection");
 }
 
 look::Json as_json(const look::Look& look, look::Json::Members members) {

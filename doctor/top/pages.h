@@ -24,9 +24,6 @@ struct Section {
 /// growth in a second since `before`, where there is one. No text has control characters.
 std::vector<Section> sections_of(const look::Look& now, const look::Look* before);
 
-/// How many there are of what, in one line.
-std::string summary_of(const look::Look& look);
-
 /// The same facts for scripts, beside the members given.
 look::Json as_json(const look::Look& look, look::Json::Members members);
 

@@ -129,7 +129,7 @@ class View {
       put(0, "weir-top needs 40 x 8", A_BOLD);
     } else {
       put(0, "weir-top  " + target_.title, A_BOLD);
-      put(1, now_ ? summary_of(*now_) : std::string("looking ..."), A_NORMAL);
+      put(1, now_ ? look::counts_of(*now_).text() : std::string("looking ..."), A_NORMAL);
       if (is_paused_) put(LINES - 1, "paused: space goes on", A_REVERSE);
       if (!is_paused_) put(LINES - 1, kKeys, A_DIM);
       if (!trouble_.empty()) put(LINES - 1, trouble_, A_REVERSE);

@@ -110,7 +110,7 @@ void print(const look::Look& look, const top::Target& target, bool json) {
     return;
   }
   constexpr std::size_t kMostRows = 100;
-  std::printf("%s: %s\n", target.title.c_str(), top::summary_of(look).c_str());
+  std::printf("%s: %s\n", target.title.c_str(), look::counts_of(look).text().c_str());
   for (const top::Section& section : top::sections_of(look, nullptr)) {
     std::printf("\n%s\n  %s\n", section.title.c_str(), section.header.c_str());
     const std::size_t shown = std::min(section.rows.size(), kMostRows);
