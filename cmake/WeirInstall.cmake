@@ -29,6 +29,9 @@ endif()
 install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint"
                  "${PROJECT_SOURCE_DIR}/viewer/weir-sim-view" DESTINATION "${CMAKE_INSTALL_BINDIR}")
 
+install(FILES "${PROJECT_SOURCE_DIR}/doctor/weir-gdb.py"
+        DESTINATION "${CMAKE_INSTALL_DATADIR}/gdb/auto-load")
+
 configure_package_config_file(
   "${PROJECT_SOURCE_DIR}/cmake/weirConfig.cmake.in" "${PROJECT_BINARY_DIR}/weirConfig.cmake"
   INSTALL_DESTINATION "${weir_cmake_dir}"

@@ -1,6 +1,7 @@
 #include <weir/core/log_line.h>
 #include <weir/core/loop_thread.h>
 #include <weir/coro/as_tuple.h>
+#include <weir/net/inspect/debugger.h>
 #include <weir/net/inspect/render.h>
 #include <weir/net/inspect/servers.h>
 #include <weir/net/inspect/snapshot.h>
@@ -197,6 +198,7 @@ void detail::inspect_if_asked() noexcept {
   // Not waited for by others: one of them is the inspector's own loop.
   static constinit std::atomic<bool> looked{false};
   if (looked.load(std::memory_order_relaxed) || looked.exchange(true)) return;
+  keep_for_debuggers();
   const char* wanted = std::getenv("WEIR_INSPECT");
   if (wanted == nullptr || *wanted == '\0') return;
   try {

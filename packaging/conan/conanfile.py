@@ -22,8 +22,8 @@ class Weir(ConanFile):
 
     def export_sources(self):
         root = os.path.join(self.recipe_folder, "..", "..")
-        for pattern in ("CMakeLists.txt", "LICENSE", "weir.h", "cmake/*", "coro/*", "core/*", "io/*",
-                        "net/*"):
+        for pattern in ("CMakeLists.txt", "LICENSE", "*.h", "cmake/*", "coro/*", "core/*", "io/*",
+                        "net/*", "lint/*", "viewer/*", "doctor/weir-gdb.py"):
             copy(self, pattern, root, self.export_sources_folder)
 
     def validate(self):
@@ -39,6 +39,7 @@ class Weir(ConanFile):
         for part in ("TESTS", "EXAMPLES", "BENCH", "DOCTOR"):
             toolchain.cache_variables[f"WEIR_BUILD_{part}"] = False
         toolchain.cache_variables["WEIR_WERROR"] = False
+        toolchain.cache_variables["WEIR_GDB_SCRIPT"] = ""  # packages move
         toolchain.generate()
 
     def build(self):

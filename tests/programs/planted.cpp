@@ -1,12 +1,14 @@
 // A program with what makes servers hang: for those who look into it. planted [ADDRESS]: two
 // tasks that wait for each other's mutex, one that receives from a channel that nobody fills, a
-// client that does not read, and a loop that is blocked. It has an inspector at the address, or the
-// one of its environment, says "planted" when all wait, and ends with its standard input.
+// client that does not read, a race that nobody wins, and a loop that is blocked. It has an
+// inspector at the address, or the one of its environment, says "planted" when all wait, and ends
+// with its standard input.
 #include <weir/inspect.h>
 #include <weir/weir.h>
 
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdio>
 #include <cstdlib>
 #include <future>
@@ -15,6 +17,17 @@
 #include <utility>
 
 using namespace weir;
+
+/// For who looks at values.
+namespace shown {
+extern const SocketAddress an_address;
+extern const Chunk a_chunk;
+extern Task<int> a_task;
+
+const SocketAddress an_address = SocketAddress::parse("[::1]:7000");
+const Chunk a_chunk(detail::BufferRef(), reinterpret_cast<const std::byte*>("PING\r\n"), 6);
+Task<int> a_task;
+}  // namespace shown
 
 namespace {
 
@@ -41,11 +54,18 @@ Task<int> next_job(Channel<int>& jobs) {
   co_return job.value_or(0);
 }
 
+Task<int> begin_later() { co_return 0; }
+
 Task<> work(Channel<int>& jobs) {
   for (;;) {
     const int job = co_await next_job(jobs);
     (void)job;
   }
+}
+
+Task<> race(Channel<int>& jobs) {
+  auto first = co_await when_any(next_job(jobs), sleep(1h));
+  (void)first;
 }
 
 Task<> tell_for_ever(TcpConnection connection, Event& full) {
@@ -82,6 +102,7 @@ Task<> plant() {
   TaskGroup group;
   group.spawn(deadlock());
   for (int i = 0; i < 3; ++i) group.spawn(work(jobs));
+  group.spawn(race(jobs));
   group.spawn(be_silent(server.address(), connected));
   co_await connected.wait();
   co_await full.wait();
@@ -105,6 +126,7 @@ Task<> plant() {
 int main(int argc, char** argv) {
   std::optional<Inspector> inspector;
   if (argc > 1) inspector.emplace(InspectorOptions{SocketAddress::parse(argv[1])});
+  shown::a_task = begin_later();
   EventLoop loop({.name = "main"});
   loop.spawn(plant());
   loop.run();
