@@ -42,7 +42,7 @@ std::size_t length_in(std::string_view head) {
   return length;
 }
 
-weir::Task<Json> ask(weir::TcpConnection& connection, std::string path) {
+weir::Task<std::string> fetch(weir::TcpConnection& connection, const std::string& path) {
   std::string request =
       "GET " + path + " HTTP/1.1\r\nHost: weir\r\nAccept: application/json\r\n\r\n";
   co_await connection.send(std::move(request));
@@ -55,6 +55,11 @@ weir::Task<Json> ask(weir::TcpConnection& connection, std::string path) {
     if (!part) fail_as_stranger("it closed the connection within an answer");
     body += part.view();
   }
+  co_return body;
+}
+
+weir::Task<Json> ask(weir::TcpConnection& connection, std::string path) {
+  const std::string body = co_await fetch(connection, path);
   Json answer;
   try {
     answer = Json::parse(body);
@@ -68,12 +73,40 @@ weir::Task<Json> ask(weir::TcpConnection& connection, std::string path) {
   co_return answer;
 }
 
+/// Lines like `weir_loop_lag_seconds_sum{loop="1",name="main"} 0.25`.
+std::map<std::uint64_t, Lag> lags_in(std::string_view metrics) {
+  std::map<std::uint64_t, Lag> lags;
+  const auto add = [&](std::string_view line, std::string_view begin, double Lag::* to) {
+    if (!line.starts_with(begin)) return;
+    line.remove_prefix(begin.size());
+    std::uint64_t loop = 0;
+    double value = 0;
+    const char* const end = line.data() + line.size();
+    const std::size_t space = line.rfind(' ');
+    if (std::from_chars(line.data(), end, loop).ec != std::errc() ||
+        space == std::string_view::npos ||
+        std::from_chars(line.data() + space + 1, end, value).ec != std::errc()) {
+      return;
+    }
+    lags[loop].*to = value;
+  };
+  while (!metrics.empty()) {
+    const std::string_view line = metrics.substr(0, metrics.find('\n'));
+    add(line, "weir_loop_lag_seconds_sum{loop=\"", &Lag::seconds);
+    add(line, "weir_loop_lag_seconds_count{loop=\"", &Lag::timers);
+    metrics.remove_prefix(std::min(line.size() + 1, metrics.size()));
+  }
+  return lags;
+}
+
 weir::Task<Look> look_without_end(std::string address) {
   weir::TcpConnection connection = co_await weir::connect(address);
-  Look look{std::move(address), {}, {}, {}, {}};
+  Look look{std::move(address), {}, {}, {}, {}, {}};
   look.loops = co_await ask(connection, "/loops");
   look.tasks = co_await ask(connection, "/tasks");
   look.connections = co_await ask(connection, "/connections");
+  const std::string metrics = co_await fetch(connection, "/metrics");
+  look.lags = lags_in(metrics);
   look.when = weir::EventLoop::current().now();
   connection.force_close();  // it has said all
   co_return look;

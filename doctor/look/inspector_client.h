@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,13 +14,21 @@
 
 namespace look {
 
-/// What an inspector told: `/loops`, `/tasks` and `/connections`, each an array.
+/// How late a loop's timers fired, all of them together.
+struct Lag {
+  double seconds = 0;
+  double timers = 0;
+};
+
+/// What an inspector told: `/loops`, `/tasks` and `/connections`, each an array, and of `/metrics`
+/// the lag of each loop, by its number.
 struct Look {
   std::string address;
   weir::TimePoint when;  // on the loop's clock
   Json loops;
   Json tasks;
   Json connections;
+  std::map<std::uint64_t, Lag> lags;
 };
 
 /// Of a loop.

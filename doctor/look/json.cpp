@@ -199,6 +199,13 @@ const Json& Json::operator[](std::string_view name) const noexcept {
   return kNull;
 }
 
+Json Json::with(std::string name, const Json& value) const {
+  Json whole = *this;
+  auto* members = std::get_if<Members>(&whole.value_);
+  if (members != nullptr && !value.is_null()) members->emplace_back(std::move(name), value);
+  return whole;
+}
+
 std::string Json::dump() const {
   std::string text;
   dump(text, 0);

@@ -41,6 +41,9 @@ class Json {
   [[nodiscard]] const Items& items() const noexcept;
   [[nodiscard]] const Json& operator[](std::string_view name) const noexcept;
 
+  /// An object with one more member, unless that is null.
+  [[nodiscard]] Json with(std::string name, const Json& value) const;
+
   /// As text; each item of an outer array or object on a line of its own.
   [[nodiscard]] std::string dump() const;
 

@@ -114,26 +114,77 @@ std::string state_of(const look::Json& loop) {
          std::to_string(loop["thread"].number());
 }
 
-Section section_of_loops(const look::Look& now, const Rates& rates) {
+/// How late timers fired on the average: of late, or since the loop began.
+std::string lag_of(const look::Look& now, const look::Look* before, std::uint64_t loop) {
+  const auto lag = now.lags.find(loop);
+  if (lag == now.lags.end()) return "-";
+  look::Lag of = lag->second;
+  if (before != nullptr) {
+    if (const auto then = before->lags.find(loop); then != before->lags.end()) {
+      of.seconds -= then->second.seconds;
+      of.timers -= then->second.timers;
+    }
+  }
+  if (of.timers <= 0) return "-";
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.3f ms", of.seconds / of.timers * 1000);
+  return text.data();
+}
+
+/// What the thread of a loop that is stuck does, where that is known.
+std::vector<Row> rows_of_thread(const look::Json& thread) {
+  std::vector<Row> rows;
+  const auto add = [&](const std::string& text) {
+    rows.push_back({std::string(5, ' ') + look::harmless(text), false});
+  };
+  if (const std::string state = thread["state"].text(); !state.empty()) add("the thread " + state);
+  if (const look::Json& at = thread["awaited_last"]; at.is_object()) {
+    add("its task awaited last in " + at["function"].text() + " at " + at["file"].text() + ':' +
+        std::to_string(at["line"].number()));
+  }
+  for (const look::Json& frame : thread["stack"].items()) add("  " + frame.text());
+  return rows;
+}
+
+/// That `/tasks` has of the loop; null: nothing.
+const look::Json& thread_of(const look::Look& look, const look::Json& loop) {
+  static const look::Json kNone;
+  for (const look::Json& tasks : look.tasks.items()) {
+    if (tasks["loop"].number() == loop["number"].number()) return tasks["thread"];
+  }
+  return kNone;
+}
+
+Section section_of_loops(const look::Look& now, const look::Look* before) {
+  const Rates rates = rates_of(&look::Look::loops, "number", now, before);
   const bool grows = rates.grow();
   Table table({{"#"},
                {"name", false},
                {"state", false},
                {grows ? "turns/s" : "turns"},
                {grows ? "resumed/s" : "resumed"},
+               {"lag"},
                {"tasks"},
                {"connections"},
                {"leased"},
                {"engine", false}});
   for (const look::Json& loop : now.loops.items()) {
     const auto number = [&](const char* name) { return std::to_string(loop[name].number()); };
-    table.add(
-        {number("number"), loop["name"].text(), state_of(loop),
-         std::to_string(rates.of(loop, "turns")), std::to_string(rates.of(loop, "resumed")),
-         number("tasks"), number("connections"), number("buffers_leased"), loop["engine"].text()},
-        look::is_stuck(loop));
+    table.add({number("number"), loop["name"].text(), state_of(loop),
+               std::to_string(rates.of(loop, "turns")), std::to_string(rates.of(loop, "resumed")),
+               lag_of(now, before, loop["number"].number()), number("tasks"), number("connections"),
+               number("buffers_leased"), loop["engine"].text()},
+              look::is_stuck(loop));
   }
-  return table.section("loops");
+  Section section = table.section("loops");
+  std::vector<Row> rows;
+  for (std::size_t i = 0; i < section.rows.size(); ++i) {
+    rows.push_back(std::move(section.rows[i]));
+    const std::vector<Row> more = rows_of_thread(thread_of(now, now.loops.items()[i]));
+    rows.insert(rows.end(), more.begin(), more.end());
+  }
+  section.rows = std::move(rows);
+  return section;
 }
 
 std::uint64_t most_of(const std::vector<Flame>& flames) {
@@ -172,6 +223,7 @@ Section section_of_waits(const look::Look& now) {
       text += "  <  " + above.function;
       if (above.line > 0) text += " at " + above.file + ':' + std::to_string(above.line);
     }
+    if (!wait.name.empty()) text += "  \"" + wait.name + '"';
     if (!wait.connection.empty()) text += "  [" + wait.connection + ']';
     table.add({seconds(wait.waiting_ms), wait.loop, text});
   }
@@ -246,8 +298,7 @@ look::Json json_of(const std::vector<Flame>& flames) {
 }  // namespace
 
 std::vector<Section> sections_of(const look::Look& now, const look::Look* before) {
-  return {section_of_loops(now, rates_of(&look::Look::loops, "number", now, before)),
-          section_of_places(now), section_of_waits(now),
+  return {section_of_loops(now, before), section_of_places(now), section_of_waits(now),
           section_of_connections(now, rates_of(&look::Look::connections, "name", now, before))};
 }
 
@@ -260,7 +311,12 @@ look::Json as_json(const look::Look& look, look::Json::Members members) {
     oldest.push_back(json_of(wait.place, {{"waiting_ms", wait.waiting_ms},
                                           {"loop", wait.loop},
                                           {"connection", wait.connection},
+                                          {"name", wait.name},
                                           {"above", std::move(above)}}));
+  }
+  look::Json::Items loops;
+  for (const look::Json& loop : look.loops.items()) {
+    loops.push_back(loop.with("view", thread_of(look, loop)));
   }
   look::Json::Items connections;
   const Rates since_the_beginning({}, "name", 0);
@@ -268,7 +324,7 @@ look::Json as_json(const look::Look& look, look::Json::Members members) {
     connections.push_back(*connection);
   }
   members.insert(members.end(), {{"address", look.address},
-                                 {"loops", look.loops},
+                                 {"loops", std::move(loops)},
                                  {"places", json_of(flames_of(look.tasks))},
                                  {"oldest", std::move(oldest)},
                                  {"connections", std::move(connections)}});

@@ -7,25 +7,28 @@
 namespace top {
 namespace {
 
-/// "serve [chat-10.0.0.7:40122#12]" is a function and the connection that it reads.
-std::pair<std::string, std::string> without_connection(std::string function) {
-  const std::size_t at = function.rfind(" [");
-  if (at == std::string::npos || !function.ends_with(']')) return {std::move(function), {}};
-  std::string connection = function.substr(at + 2, function.size() - at - 3);
-  function.resize(at);
-  return {std::move(function), std::move(connection)};
-}
-
-Place place_of(const look::Json& task, std::string& connection) {
-  auto [function, of] = without_connection(task["function"].text());
-  if (!of.empty()) connection = std::move(of);
+/// Of `serve "login" [chat-10.0.0.7:40122#12]`, a function, the name that the task has and the
+/// connection that it reads, the latter two are the wait's.
+Place place_of(const look::Json& task, Wait& wait) {
+  std::string function = task["function"].text();
+  if (const std::size_t at = function.rfind(" [");
+      at != std::string::npos && function.ends_with(']')) {
+    wait.connection = function.substr(at + 2, function.size() - at - 3);
+    function.resize(at);
+  }
+  if (const std::string name = task["name"].text(); !name.empty()) {
+    wait.name = name;
+    if (const std::string suffix = " \"" + name + '"'; function.ends_with(suffix)) {
+      function.resize(function.size() - suffix.size());
+    }
+  }
   return {std::move(function), task["file"].text(), task["line"].number(),
           task["waits_for"].text()};
 }
 
 void merge(const look::Json& tasks, std::vector<Flame>& into) {
   for (const look::Json& task : tasks.items()) {
-    std::string ignored;
+    Wait ignored;
     Place place = place_of(task, ignored);
     auto flame = std::find_if(into.begin(), into.end(),
                               [&](const Flame& known) { return known.place == place; });
@@ -47,7 +50,7 @@ void sort(std::vector<Flame>& flames) {
 void collect(const look::Json& tasks, Wait wait, std::vector<Wait>& waits) {
   for (const look::Json& task : tasks.items()) {
     Wait own = wait;
-    own.place = place_of(task, own.connection);
+    own.place = place_of(task, own);
     own.waiting_ms = task["waiting_ms"].number();
     if (task["children"].items().empty()) {
       waits.push_back(std::move(own));

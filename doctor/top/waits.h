@@ -33,7 +33,8 @@ struct Wait {
   Place place;
   std::uint64_t waiting_ms = 0;
   std::string loop;
-  std::string connection;    // that its task reads; nothing if it reads none
+  std::string connection;    // that its task reads or handles; nothing if it does not
+  std::string name;          // that the task gave itself, or one above it
   std::vector<Place> above;  // who waits for it, the nearest first
 };
 

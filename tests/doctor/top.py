@@ -80,6 +80,54 @@ def http(body, status="200 OK"):
     return (f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode()
 
 
+class Inspector:
+    """One that answers with what it is given."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        peer, _ = self.listener.accept()
+        # It resets the connection once it has all.
+        with peer, peer.makefile("rb") as lines, contextlib.suppress(ConnectionResetError):
+            for line in lines:
+                if line.startswith(b"GET /"):
+                    peer.sendall(http(self.answers[line.split()[1].decode()[1:]]))
+
+
+def what_others_tell():
+    """Names of tasks and connections, what a stuck loop's thread does, how late timers fire."""
+    leaf = {"file": "a.cpp", "line": 7, "waits_for": "read", "children": []}
+    tasks = [{"loop": 1, "name": "main", "tasks": [
+        {**leaf, "function": 'serve "login" [web-1.2.3.4:5#6]', "name": "login", "waiting_ms": 1500},
+        {**leaf, "function": "serve [web-1.2.3.4:5#7]", "waiting_ms": 500},
+        {**leaf, "function": "odd\u001b[2J\u009b1m\u00e4", "waiting_ms": 1}]},
+        {"loop": 2, "name": "b", "tasks": [], "thread": {
+            "state": "computes", "stack": ["spin() at b.cpp:3", "main"],
+            "awaited_last": {"function": "hash", "file": "b.cpp", "line": 2}}}]
+    loops = [{"number": 1, "name": "main", "state": "runs"},
+             {"number": 2, "name": "b", "state": "STUCK", "thread": 5, "turn_ms": 2000}]
+    metrics = ('weir_loop_lag_seconds_bucket{loop="1",name="main",le="+Inf"} 8\n'
+               'weir_loop_lag_seconds_sum{loop="1",name="main"} 0.004\n'
+               'weir_loop_lag_seconds_count{loop="1",name="main"} 8\n')
+    answers = {"tasks": json.dumps(tasks), "loops": json.dumps(loops), "connections": "[]", "metrics": metrics}
+    status, output = once(Inspector(**answers).address)
+    expect(status == 0, "an inspector", output)
+    for pattern in (r"^ +2 +#+ +1\.500 s +serve at a\.cpp:7: read$",
+                    r'^ +1\.500 s +main +serve at a\.cpp:7: read  "login"  \[web-1\.2\.3\.4:5#6\]$',
+                    r"^ +1 +main +runs +0 +0 +0\.500 ms ",
+                    r"^! +2 +b +STUCK in one turn for 2\.000 s, thread 5 ",
+                    r"^ +the thread computes\n +its task awaited last in hash at b\.cpp:2\n +spin\(\) at b\.cpp:3\n",
+                    "odd\\?\\[2J\\?1m\u00e4 at a"):
+        expect(re.search(pattern, output, re.M), pattern, output)
+    told = json.loads(once("--json", Inspector(**answers).address)[1])
+    expect(told["loops"][1]["view"]["stack"] == ["spin() at b.cpp:3", "main"] and
+           told["oldest"][0]["name"] == "login", "the same as JSON", told)
+
+
 def strangers():
     for answer, part in ((b"220 mail\r\n\r\n", "does not speak HTTP"),
                          (b"x" * 100_000, "does not speak HTTP"),
@@ -199,6 +247,7 @@ def main():
         print("skipped: weir-top was not built")
         return
     strangers()
+    what_others_tell()
     what_is_in_the_way()
     with directory() as where:
         with planted(PROGRAMS, inspect=f"unix:{where}/inspector") as process:
