@@ -77,7 +77,7 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(ResourceLink, "LoopResource.link", offsetof(LoopResource, link))                 \
   X(ShareStreams, "Share.streams_", offsetof(Share, streams_))                       \
   X(ConnectionTransform, "Connection.transform_", offsetof(Connection, transform_))  \
-  X(ConnectionIdentity_, "Connection.identity_", offsetof(Connection, identity_))    \
+  X(IdentityOfConnection, "Connection.identity_", offsetof(Connection, identity_))   \
   X(ConnectionInbox, "Connection.inbox_", offsetof(Connection, inbox_))              \
   X(ConnectionOutbox, "Connection.outbox_", offsetof(Connection, outbox_))           \
   X(IdentityReceived, "Identity.received_", offsetof(ConnectionIdentity, received_)) \
@@ -86,7 +86,7 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(InboxReader, "Inbox.reader_", offsetof(Inbox, reader_))                          \
   X(InboxHigh, "Inbox.high_", offsetof(Inbox, high_))                                \
   X(ReaderWaiter, "Reader.waiter", offsetof(Inbox::Reader, waiter))                  \
-  X(OutboxLevel_, "Outbox.level_", offsetof(Outbox, level_))                         \
+  X(LevelOfOutbox, "Outbox.level_", offsetof(Outbox, level_))                        \
   X(OutboxHigh, "Outbox.high_", offsetof(Outbox, high_))                             \
   X(OutboxSent, "Outbox.sent_", offsetof(Outbox, sent_))                             \
   X(LevelPending, "OutboxLevel.pending_", offsetof(OutboxLevel, pending_))
