@@ -82,7 +82,7 @@ def items(head, link_offset):
     following = part("Link.next_")
     seen = 0
     link = unsigned(head + following)
-    while link not in (head, 0) and seen < 10_000_000:
+    while link not in (head, 0) and seen < 1_000_000:
         yield link - link_offset
         link = unsigned(link + following)
         seen += 1
@@ -120,6 +120,10 @@ class Loop:
     def top_scope(self):
         return self.scheduler + part("Scheduler.top_")
 
+    def running_scope(self):
+        """Of the task that runs now; 0: none."""
+        return unsigned(self.scheduler + part("Scheduler.scope_")) if self.runs else 0
+
     def counter(self, name):
         return unsigned(self.address + part("EventLoop.metrics_") + part("Metrics." + name))
 
@@ -146,7 +150,7 @@ def loops():
 
 def now_ms(all_loops):
     """What the loops' clocks say; of a core, what the last of them said."""
-    target = gdb.selected_inferior().connection
+    target = getattr(gdb.selected_inferior(), "connection", None)
     if target is not None and target.type == "native":
         return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000_000 & 0xFFFFFFFF
     latest = all_loops[0].clock_ms if all_loops else 0
@@ -255,6 +259,15 @@ def has_ended(promise):
     return unsigned(promise - PROMISE) == 0
 
 
+def stands(promise):
+    """Whether there is still a coroutine of it, as far as its frame tells."""
+    try:
+        resumes = unsigned(promise - PROMISE) if promise != 0 else 0
+        return resumes != 0 and " in section " in gdb.execute(f"info symbol {resumes:#x}", to_string=True)
+    except gdb.MemoryError:
+        return False
+
+
 def place_of_root(scope):
     """Where the coroutine of a task or generator waits; 0 if it has ended."""
     root = scope - part("Root.scope_")
@@ -286,6 +299,7 @@ class Tree:
     def __init__(self, loop, now):
         self.now = now
         self.lines = []
+        self.running = loop.running_scope()
         self.readers = {connection.reader: connection.name for connection in loop.connections()}
         self.below(loop.top_scope(), 0)
 
@@ -312,6 +326,7 @@ class Tree:
     def chain(self, address, depth, scope):
         """Gives the depth of what stands below the last."""
         own = scope
+        begin = len(self.lines)
         while address != 0 and len(self.lines) < MOST_LINES:
             place = Place(address)
             hands_on = place.file.endswith(HELPERS)
@@ -319,6 +334,15 @@ class Tree:
                 self.add(place, depth, scope, own, hands_on)
                 depth += 1
                 own = 0
+            if scope == self.running and scope != 0:
+                # What it awaited last may be over, and gone.
+                address = place.awaited if stands(place.awaited) else 0
+                if address == 0:
+                    if len(self.lines) == begin:
+                        self.add(place, depth, scope, own, True)
+                        depth += 1
+                    self.lines[-1] = self.lines[-1].partition(" s: ")[0].removesuffix(" s") + " s: runs now"
+                continue
             if place.several != 0:
                 for promise in branches_of(place.several):
                     self.branch(promise, depth)

@@ -58,6 +58,7 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(EventLoopResources, "EventLoop.resources_", offsetof(EventLoop, resources_))     \
   X(EventLoopMetrics, "EventLoop.metrics_", offsetof(EventLoop, metrics_))           \
   X(SchedulerTop, "Scheduler.top_", offsetof(Scheduler, top_))                       \
+  X(SchedulerScope, "Scheduler.scope_", offsetof(Scheduler, scope_))                 \
   X(SchedulerClock, "Scheduler.clock_ms_", offsetof(Scheduler, clock_ms_))           \
   X(MetricsTurns, "Metrics.turns", offsetof(Metrics, turns))                         \
   X(MetricsResumed, "Metrics.resumed", offsetof(Metrics, resumed))                   \

@@ -50,6 +50,7 @@ def look(output, tree, program):
            "\n".join(mine) + "\n\n" + "\n".join(tree))
     expect(len(re.findall(r"^  127\.0\.0\.1:\d+#\d+: \d+ of \d+ unread, \d+ of \d+ pending, ", output, re.M)) == 2,
            what + ": connections", output)
+    expect(re.search(r'^loop \d+ "busy" .*\n  an operand, [\d.]+ s: runs now$', output, re.M), what + ": who runs", output)
     for value in ("= [::1]:7000", '= a chunk of 6 bytes: "PING\\x0d\\x0a"', "= a task that has not awaited anything"):
         expect(value in output, what + f": {value}", output)
 
