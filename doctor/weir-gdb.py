@@ -134,7 +134,7 @@ class Loop:
             if name == "weir::detail::Connection":
                 yield Connection(address)
             elif name == "weir::detail::Share":
-                for stream in items(address + part("Share.streams_"), link):
+                for stream in items(address + part("Share.roster_") + part("Roster.open_"), link):
                     yield Connection(class_of(stream)[1])
 
 

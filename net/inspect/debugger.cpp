@@ -76,7 +76,8 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(JunctionSize, "sizeof Junction", sizeof(Junction))                               \
   X(WaiterScope, "Waiter.scope_", offsetof(Waiter, scope_))                          \
   X(ResourceLink, "LoopResource.link", offsetof(LoopResource, link))                 \
-  X(ShareStreams, "Share.streams_", offsetof(Share, streams_))                       \
+  X(ShareRoster, "Share.roster_", offsetof(Share, roster_))                          \
+  X(RosterOpen, "Roster.open_", offsetof(Roster, open_))                             \
   X(ConnectionTransform, "Connection.transform_", offsetof(Connection, transform_))  \
   X(IdentityOfConnection, "Connection.identity_", offsetof(Connection, identity_))   \
   X(ConnectionInbox, "Connection.inbox_", offsetof(Connection, inbox_))              \
