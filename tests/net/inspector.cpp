@@ -1,6 +1,6 @@
 // A look inside of a running process: tasks, connections, loops and metrics over HTTP.
+#include <weir/core/task_words.h>
 #include <weir/inspect.h>
-#include <weir/net/inspect/snapshot.h>
 
 #include <doctest/doctest.h>
 #include <sys/stat.h>
