@@ -7,6 +7,7 @@
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/kernel_thread.h>
 #include <weir/io/random.h>
+#include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
 
 #include <sys/random.h>
@@ -73,6 +74,8 @@ void KernelMachine::begin_run(TurnWatch& turns, int cpu) {
 void KernelMachine::end_run(TurnWatch& turns) noexcept {
   if (turns.limit.count() > 0) TurnWatcher::instance().remove(turns);
 }
+
+ThreadView KernelMachine::look_at_thread(int thread) { return detail::look_at_thread(thread); }
 
 Machine& process_machine() noexcept {
   static KernelMachine instance;

@@ -107,7 +107,7 @@ void TcpServer::make_core(EventLoop& base, ServerOptions options) {
   parts_->base = &base;
   parts_->listeners.emplace(core_->options);
   if (base.engine_name() == "simulation") return;
-  detail::AllServers::instance().add(parts_->entry.emplace(*this, core_->options.name));
+  detail::AllServers::instance().add(parts_->entry.emplace(*this, *core_));
 }
 
 TcpServer::~TcpServer() {

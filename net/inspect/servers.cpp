@@ -24,11 +24,10 @@ void AllServers::hide(const TcpServer& server) noexcept {
   }
 }
 
-void AllServers::for_each(
-    const std::function<void(const TcpServer&, const std::string&)>& function) {
+void AllServers::for_each(const std::function<void(const ServerEntry&)>& function) {
   const std::lock_guard lock(mutex_);
   for (ServerEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
-    function(entry->server, entry->name);
+    function(*entry);
   }
 }
 

@@ -5,18 +5,16 @@
 
 #include <functional>
 #include <mutex>
-#include <string>
 
 namespace weir::detail {
 
 /// A server's entry in the list of all.
 struct ServerEntry {
-  explicit ServerEntry(const TcpServer& of, const std::string& as) noexcept
-      : server(of), name(as) {}
+  ServerEntry(const TcpServer& of, const ServerCore& with) noexcept : server(of), core(with) {}
 
   Link link;
   const TcpServer& server;
-  const std::string& name;
+  const ServerCore& core;
 };
 
 /// The servers of the process that run on the kernel. From any thread.
@@ -30,7 +28,7 @@ class AllServers {
   void remove(ServerEntry& entry) noexcept;
   void hide(const TcpServer& server) noexcept;
   /// None of them can go meanwhile.
-  void for_each(const std::function<void(const TcpServer&, const std::string& name)>& function);
+  void for_each(const std::function<void(const ServerEntry&)>& function);
 
  private:
   std::mutex mutex_;

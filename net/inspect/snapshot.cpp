@@ -6,19 +6,23 @@
 #include <weir/net/connection.h>
 #include <weir/net/inspect/servers.h>
 #include <weir/net/inspect/snapshot.h>
+#include <weir/net/server/core.h>
 #include <weir/net/server/share.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
-#include <optional>
-#include <string_view>
+#include <utility>
 
 namespace weir::detail {
 namespace {
 
 constexpr auto kPatienceWithLoops = 100ms;
+constexpr int kMostPatience = 20;  // as often, with those that go on
 constexpr std::size_t kMostLoops = 4096;
+/// A tenth of a millisecond or so of a loop's turn.
+constexpr std::size_t kLinesInTurn = 512;
 
 using Answers = Channel<LoopReport>;
 
@@ -36,16 +40,6 @@ const char* name_of(ConnectionState state) noexcept {
   return "disconnected";
 }
 
-/// Where the parenthesis that ends at `end` begins; npos if there is none.
-std::size_t opening(std::string_view text, std::size_t end) noexcept {
-  int open = 0;
-  for (std::size_t i = end + 1; i-- > 0;) {
-    if (text[i] == ')') ++open;
-    if (text[i] == '(' && --open == 0) return i;
-  }
-  return std::string_view::npos;
-}
-
 }  // namespace
 
 void Connection::describe(LoopReport& report) const {
@@ -54,18 +48,92 @@ void Connection::describe(LoopReport& report) const {
   report.connections.push_back({self.identity().id(), self.identity().name(), name_of(state()),
                                 inbox_.unread(), inbox_.high(), receiver_.is_held(),
                                 outbox_.pending(), marks.high, marks.low, outbox_.gone(),
-                                transform_ != nullptr, inbox_.reader_scope()});
+                                transform_ != nullptr, inbox_.reader_scope(), nullptr});
 }
 
-void Share::describe(LoopReport& report) const {
-  for (Connection* stream = streams_.front(); stream != nullptr; stream = streams_.after(*stream)) {
-    stream->describe(report);
+namespace {
+
+/// What all that are asked have in common.
+struct Inquiry {
+  Answers answers{kMostLoops};
+  std::atomic<std::uint64_t> steps{0};
+};
+
+/// Of one loop; lives there, in what is posted to it.
+class Looking {
+ public:
+  Looking(std::shared_ptr<Inquiry> inquiry, EventLoop& loop, std::uint64_t number, Wanted wanted)
+      : inquiry_(std::move(inquiry)), loop_(loop), wanted_(wanted) {
+    answer_.number = number;
   }
+
+  static void begin(std::shared_ptr<Inquiry> inquiry, EventLoop& loop, std::uint64_t number,
+                    Wanted wanted) {
+    loop.post([inquiry = std::move(inquiry), &loop, number, wanted]() mutable {
+      go_on(std::make_unique<Looking>(std::move(inquiry), loop, number, wanted));
+    });
+  }
+
+ private:
+  static void go_on(std::unique_ptr<Looking> self) {
+    Inquiry& inquiry = *self->inquiry_;
+    inquiry.steps.fetch_add(1, std::memory_order_relaxed);
+    if (self->wanted_.tasks && !self->survey_.go_on(self->answer_, kLinesInTurn)) {
+      EventLoop& loop = self->loop_;
+      loop.post(Next(std::move(self)));
+      return;
+    }
+    self->loop_.describe(self->answer_, self->wanted_.connections);
+    (void)inquiry.answers.try_send(std::move(self->answer_));
+  }
+
+  struct Next {
+    explicit Next(std::unique_ptr<Looking> of) noexcept : self(std::move(of)) {}
+    void operator()() { go_on(std::move(self)); }
+    std::unique_ptr<Looking> self;
+  };
+
+  std::shared_ptr<Inquiry> inquiry_;
+  EventLoop& loop_;
+  const Wanted wanted_;
+  LoopReport answer_;
+  TaskSurvey survey_{loop_};
+};
+
+}  // namespace
+
+void Surveyor::take(LoopReport& report, LoopReport&& answer) {
+  last_[report.number] = {answer.metrics, answer.turn_ms_taken, answer.lag};
+  report.state = answer.state;
+  report.metrics = answer.metrics;
+  report.turn_ms_taken = answer.turn_ms_taken;
+  report.lag = answer.lag;
+  report.tasks = std::move(answer.tasks);
+  report.tasks_cut = answer.tasks_cut;
+  report.connections = std::move(answer.connections);
+}
+
+void Surveyor::complete(std::vector<LoopReport>& loops) {
+  for (LoopReport& report : loops) {
+    if (report.state == LoopReport::State::answered) continue;
+    if (const auto last = last_.find(report.number); last != last_.end()) {
+      report.metrics = last->second.metrics;
+      report.turn_ms_taken = last->second.turn_ms_taken;
+      report.lag = last->second.lag;
+    }
+    if (report.state == LoopReport::State::stuck) {
+      report.view = process_machine().look_at_thread(report.thread);
+    }
+  }
+  std::erase_if(last_, [&](const auto& entry) {
+    return std::none_of(loops.begin(), loops.end(),
+                        [&](const LoopReport& report) { return report.number == entry.first; });
+  });
 }
 
 Task<Snapshot> Surveyor::look(Wanted wanted) {
   Snapshot snapshot;
-  const auto answers = std::make_shared<Answers>(kMostLoops);
+  const auto inquiry = std::make_shared<Inquiry>();
   std::vector<LoopReport>& loops = snapshot.loops;
   AllLoops::instance().for_each([&](EventLoop& loop, std::uint64_t number) {
     LoopReport& report = loops.emplace_back();
@@ -73,75 +141,35 @@ Task<Snapshot> Surveyor::look(Wanted wanted) {
     report.name = loop.name();
     report.engine = loop.engine_name();
     loop.describe_from_outside(report);
-    if (report.state == LoopReport::State::stands) return;
-    loop.post([answers, wanted, number, &loop] {
-      LoopReport answer;
-      answer.number = number;
-      loop.describe(answer, wanted);
-      (void)answers->try_send(std::move(answer));
-    });
+    if (report.state != LoopReport::State::stands) Looking::begin(inquiry, loop, number, wanted);
   });
   auto open = std::count_if(loops.begin(), loops.end(), [](const LoopReport& report) {
     return report.state == LoopReport::State::stuck;
   });
   EventLoop& own = EventLoop::current();
-  const TimePoint end = own.deadline_in(kPatienceWithLoops);
-  while (open > 0) {
-    auto [error, answer] = co_await as_tuple(timeout(end - own.now(), answers->receive()));
-    if (error || !answer) break;
+  TimePoint end = own.deadline_in(kPatienceWithLoops);
+  std::uint64_t steps = 0;
+  for (int patience = kMostPatience; open > 0;) {
+    auto [error, answer] = co_await as_tuple(timeout(end - own.now(), inquiry->answers.receive()));
+    if (error || !answer) {
+      const std::uint64_t before = std::exchange(steps, inquiry->steps.load());
+      if (steps == before || --patience == 0) break;
+      end = own.deadline_in(kPatienceWithLoops);
+      continue;
+    }
     --open;
+    steps = inquiry->steps.load();
     const auto report = std::find_if(loops.begin(), loops.end(), [&](const LoopReport& loop) {
       return loop.number == answer->number;
     });
-    last_[report->number] = answer->metrics;
-    report->state = answer->state;
-    report->metrics = answer->metrics;
-    report->tasks = std::move(answer->tasks);
-    report->tasks_cut = answer->tasks_cut;
-    report->connections = std::move(answer->connections);
+    take(*report, std::move(*answer));
   }
-  for (LoopReport& report : loops) {
-    if (report.state == LoopReport::State::answered) continue;
-    if (const auto last = last_.find(report.number); last != last_.end()) {
-      report.metrics = last->second;
-    }
-  }
-  std::erase_if(last_, [&](const auto& entry) {
-    return std::none_of(loops.begin(), loops.end(),
-                        [&](const LoopReport& report) { return report.number == entry.first; });
-  });
-  AllServers::instance().for_each([&](const TcpServer& server, const std::string& name) {
-    snapshot.servers.emplace_back(name, server.metrics());
+  complete(loops);
+  AllServers::instance().for_each([&](const ServerEntry& entry) {
+    snapshot.servers.push_back(
+        {entry.core.options.name, entry.server.metrics(), entry.core.waits()});
   });
   co_return snapshot;
-}
-
-std::string function_name(const char* signature) {
-  std::string_view text(signature);
-  if (const auto with = text.find(" [with "); with != std::string_view::npos) {
-    text = text.substr(0, with);
-  }
-  if (const auto last = text.rfind(')'); last != std::string_view::npos && !text.ends_with('>')) {
-    // GCC: `void f(f(int)::_Z1fi.Frame*)` within a coroutine's body.
-    if (const auto first = opening(text, last); first != std::string_view::npos && first > 0) {
-      text = text.substr(0, first);
-    }
-  }
-  // The result's type, which ends at the last space outside of brackets.
-  int depth = 0;
-  for (std::size_t i = text.size(); i-- > 0;) {
-    const char c = text[i];
-    if (c == '>' || c == ')' || c == '}') ++depth;
-    if (c == '<' || c == '(' || c == '{') --depth;
-    if (c == ' ' && depth == 0) {
-      text = text.substr(i + 1);
-      break;
-    }
-  }
-  for (const std::string_view unnamed : {"{anonymous}::", "(anonymous namespace)::"}) {
-    if (text.starts_with(unnamed)) text.remove_prefix(unnamed.size());
-  }
-  return std::string(text);
 }
 
 }  // namespace weir::detail

@@ -86,6 +86,13 @@ ServerCore::Bytes ServerCore::traffic() const {
   return sum;
 }
 
+Histogram ServerCore::waits() const {
+  const std::lock_guard lock(mutex_);
+  Histogram sum;
+  for (const auto& one : traffic_) sum += one->waits();
+  return sum;
+}
+
 void ServerCore::add_shed(Counter counter) {
   const std::lock_guard lock(mutex_);
   shed_.push_back(std::move(counter));

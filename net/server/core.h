@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/net/server/admission.h>
 #include <weir/net/server/presence.h>
 #include <weir/net/server/proxies.h>
@@ -67,6 +68,8 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
     std::uint64_t out = 0;
   };
   [[nodiscard]] Bytes traffic() const;
+  /// From the accept of a connection to its handler: see `add_nanoseconds`.
+  [[nodiscard]] Histogram waits() const;
 
   void add_shed(Counter counter);
   [[nodiscard]] std::uint64_t shed() const;

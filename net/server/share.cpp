@@ -3,6 +3,7 @@
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/locals.h>
 #include <weir/net/log_words.h>
+#include <weir/net/server/handlers.h>
 #include <weir/net/server/share.h>
 
 #include <algorithm>
@@ -31,27 +32,6 @@ std::shared_ptr<const void> kept_with(std::uint64_t id, std::shared_ptr<const vo
 }
 
 }  // namespace
-
-/// The handlers' coroutines: what leaves one harms no other.
-class Share::Handlers final : private TaskGroup::Watcher, public TaskGroup {
- public:
-  explicit Handlers(Share& share) : TaskGroup(share.loop_, this), share_(share) {}
-
-  /// The number of the connection of the oldest.
-  [[nodiscard]] std::uint64_t first_id() const noexcept {
-    return reinterpret_cast<std::uintptr_t>(first_kept());
-  }
-  using TaskGroup::cancel_first;
-
- private:
-  void task_left() noexcept override { share_.core_->presence->leave(); }
-  bool handle_failure(const std::exception_ptr& failure, const void* id) noexcept override {
-    share_.handler_failed(failure, reinterpret_cast<std::uintptr_t>(id));
-    return true;
-  }
-
-  Share& share_;
-};
 
 Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shares hand_out_to)
     : core_(std::move(core)),
@@ -116,13 +96,14 @@ struct Share::InTransit final : Posted {
   explicit InTransit(std::shared_ptr<Share> share)
       : to(std::move(share)), present(to->core_->presence), place(*to) {}
   void run() override {
-    if (!to->closed_) to->serve(std::move(socket), std::move(place));
+    if (!to->closed_) to->serve(std::move(socket), std::move(place), accepted);
   }
 
   std::shared_ptr<Share> to;
   Present present;
   Place place;
   Socket socket;
+  TimePoint accepted;
 };
 
 /// Counts that others change meanwhile are as good: each was right a moment ago.
@@ -146,18 +127,20 @@ const std::shared_ptr<Share>& Share::next_to_serve() noexcept {
 }
 
 void Share::hand_out(Socket socket) {
-  if (!hands_out_) return serve(std::move(socket), Place(*this));
+  const TimePoint now = loop_.machine().now();
+  if (!hands_out_) return serve(std::move(socket), Place(*this), now);
   try {
     auto sent = std::make_unique<InTransit>(next_to_serve());
     Share& to = *sent->to;
     sent->socket = std::move(socket);
+    sent->accepted = now;
     (void)to.post(std::move(sent));
   } catch (...) {
     cannot_start(std::move(socket), std::current_exception());
   }
 }
 
-void Share::serve(Socket socket, Place place) {
+void Share::serve(Socket socket, Place place, TimePoint accepted) {
   if (cut_) return;
   Connection* stream = adopt(std::move(socket), std::move(place));
   if (stream == nullptr) return;
@@ -165,7 +148,7 @@ void Share::serve(Socket socket, Place place) {
   const Connection::Pin pin(*stream);
   const auto self = shared_from_this();  // a handler that runs at once may end the server
   try {
-    handlers_->spawn(first_task(TcpConnection(*stream)),
+    handlers_->spawn(first_task(TcpConnection(*stream), accepted),
                      kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
     stream->cut(kClosedHere, true);  // it has not been served at all

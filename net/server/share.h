@@ -66,7 +66,7 @@ class Share final : public ConnectionOwner,
 
   void accept_with(Acceptor acceptor);
   /// Calls the handler, if the limits admit the connection. Short of memory, it resets it.
-  void serve(Socket socket, Place place);
+  void serve(Socket socket, Place place, TimePoint accepted);
 
   /// Stops listening: whoever the kernel has accepted already, or accepts before it lets go, is
   /// still served. On another loop's thread, it has the loop do that. Needs no memory.
@@ -127,6 +127,7 @@ class Share final : public ConnectionOwner,
   void end_with_loop() noexcept override;
   bool finish_with_run() noexcept override;
   void describe(LoopReport& report) const override;
+  bool write_handled(LogLine& to, const Scope& running) const noexcept override;
 
  private:
   class Handlers;
@@ -148,10 +149,11 @@ class Share final : public ConnectionOwner,
   void stop_listening() noexcept;
   void send(std::unique_ptr<Posted>& note) noexcept;
   Task<> tell_unused();
-  Task<> first_task(TcpConnection connection);
-  Task<> serve_for_proxy(TcpConnection connection);
+  Task<> first_task(TcpConnection connection, TimePoint accepted);
+  void note_wait(TimePoint accepted) noexcept;
+  Task<> serve_for_proxy(TcpConnection connection, TimePoint accepted);
   [[nodiscard]] bool welcomes(Connection& stream, const SocketAddress& client);
-  Task<> serve_securely(TcpConnection connection);
+  Task<> serve_securely(TcpConnection connection, TimePoint accepted);
   /// Ends those of which nothing was seen for so many rounds.
   using Rounds = unsigned (Connection::*)() noexcept;
   Task<> end_overdue(std::chrono::milliseconds limit, Rounds rounds, int error, bool with_reset);

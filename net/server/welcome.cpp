@@ -16,16 +16,21 @@ constexpr auto kProxyTime = std::chrono::seconds(10);
 }  // namespace
 
 /// Of what a connection begins with.
-Task<> Share::first_task(TcpConnection connection) {
+Task<> Share::first_task(TcpConnection connection, TimePoint accepted) {
   if (connection.connection().identity().is_of_proxy()) {
-    return serve_for_proxy(std::move(connection));
+    return serve_for_proxy(std::move(connection), accepted);
   }
-  if (core_->security != nullptr) return serve_securely(std::move(connection));
+  if (core_->security != nullptr) return serve_securely(std::move(connection), accepted);
+  note_wait(accepted);
   return (*core_->handler)(std::move(connection));
 }
 
+void Share::note_wait(TimePoint accepted) noexcept {
+  traffic_->add_wait(loop_.machine().now() - accepted);
+}
+
 /// Goes on once the proxy has said for whom it connects.
-Task<> Share::serve_for_proxy(TcpConnection connection) {
+Task<> Share::serve_for_proxy(TcpConnection connection, TimePoint accepted) {
   Connection& stream = connection.connection();
   bool welcome = false;
   try {
@@ -44,7 +49,7 @@ Task<> Share::serve_for_proxy(TcpConnection connection) {
     core_->handshake_failed(std::current_exception(), *this, stream.identity().id());
   }
   if (!welcome) co_return;
-  Task<> next = first_task(std::move(connection));
+  Task<> next = first_task(std::move(connection), accepted);
   co_await std::move(next);
 }
 
@@ -62,7 +67,7 @@ bool Share::welcomes(Connection& stream, const SocketAddress& client) {
 }
 
 /// Calls the handler once both sides have agreed.
-Task<> Share::serve_securely(TcpConnection connection) {
+Task<> Share::serve_securely(TcpConnection connection, TimePoint accepted) {
   const std::uint64_t id = connection.id();
   if (gate_of_handshakes_ == nullptr) gate_of_handshakes_ = std::make_unique<HandshakeGate>(loop_);
   bool done = false;
@@ -75,6 +80,7 @@ Task<> Share::serve_securely(TcpConnection connection) {
   }
   if (!done) co_return;
   ++core_->handshakes;
+  note_wait(accepted);
   const auto handler = core_->handler;  // it may end the server
   Task<> task = (*handler)(std::move(connection));
   co_await std::move(task);
