@@ -1,4 +1,5 @@
 #include <weir/io/kernel_thread.h>
+#include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
 
 #include <pthread.h>
@@ -45,7 +46,9 @@ KernelThread::KernelThread(const LoopOptions& options) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // the new thread inherits it
+  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  let_be_asked(all, before);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // the new thread inherits it
   try {
     thread_ = std::thread([&beginning, options] {
       std::optional<EventLoop> own;

@@ -171,17 +171,23 @@ struct sigaction own_action() noexcept {
   return action;
 }
 
+/// The signals that may be taken, the first one first: far from both ends, where programs look.
+constexpr int kFromTheEnd = 9;
+int first_signal() noexcept { return SIGRTMAX - kFromTheEnd; }
+
+/// Nobody has a handler for it, or ignores it; our own does not count.
+bool is_free(int number) noexcept {
+  struct sigaction now{};
+  if (::sigaction(number, nullptr, &now) != 0 || (now.sa_flags & SA_SIGINFO) != 0) return false;
+  return now.sa_handler == SIG_DFL || now.sa_handler == weir_tell_stack;
+}
+
 /// Takes a signal that nobody uses; 0: there is none.
 int take_signal(std::uint64_t blocked) noexcept {
   const struct sigaction action = own_action();
-  for (int number = SIGRTMAX - 1; number >= SIGRTMIN; --number) {
-    struct sigaction before{};
-    if (((blocked >> (number - 1)) & 1) != 0 || ::sigaction(number, nullptr, &before) != 0)
-      continue;
-    const bool is_own = (before.sa_flags & SA_SIGINFO) == 0 && before.sa_handler == weir_tell_stack;
-    if (is_own) return number;
-    if ((before.sa_flags & SA_SIGINFO) != 0 || before.sa_handler != SIG_DFL) continue;
-    if (::sigaction(number, &action, &before) == 0) return number;
+  for (int number = first_signal(); number >= SIGRTMIN; --number) {
+    if (((blocked >> (number - 1)) & 1) != 0 || !is_free(number)) continue;
+    if (::sigaction(number, &action, nullptr) == 0) return number;
   }
   return 0;
 }
@@ -265,6 +271,14 @@ ThreadView look_at_thread(pid_t thread) {
   }
   answer.state = idle;
   return view;
+}
+
+void let_be_asked(sigset_t& all, const sigset_t& before) noexcept {
+  for (int number = first_signal(); number >= SIGRTMIN; --number) {
+    if (::sigismember(&before, number) != 0 || !is_free(number)) continue;
+    ::sigdelset(&all, number);
+    return;
+  }
 }
 
 }  // namespace weir::detail

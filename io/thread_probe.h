@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#include <csignal>
+
 namespace weir::detail {
 
 /// What a thread of this process does: what the kernel says of it (proc(5)), its stack, and where
@@ -16,5 +18,9 @@ namespace weir::detail {
 /// nor one that has not answered the last, nor one that a debugger traces. Waits some 50 ms for an
 /// answer at the most. On any other thread, one at a time. Throws `std::bad_alloc`.
 [[nodiscard]] ThreadView look_at_thread(pid_t thread);
+
+/// For a thread of the library's that is to block `all` signals, made by one that blocks those of
+/// `before`: leaves out one by which it can be asked, if there is one that nobody uses.
+void let_be_asked(sigset_t& all, const sigset_t& before) noexcept;
 
 }  // namespace weir::detail
