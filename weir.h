@@ -25,6 +25,7 @@
 #include <weir/coro/task.h>
 #include <weir/coro/task_group.h>
 #include <weir/coro/task_local.h>
+#include <weir/coro/task_name.h>
 #include <weir/coro/timeout.h>
 #include <weir/coro/when_all.h>
 #include <weir/coro/when_any.h>

@@ -311,8 +311,13 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
 }
 
 [[gnu::always_inline]] inline void EventLoop::end_turn(const bool* done) {
-  if (!timers_.empty()) metrics_.timers_fired += timers_.expire(now());
+  const bool reads_clock = !timers_.empty();  // there is one read more then, of a cheap one
+  if (reads_clock) metrics_.timers_fired += timers_.expire(now());
   while (detail::TurnEnd* work = turn_end_.pop_front()) work->end_turn();
+  if (reads_clock) {
+    const std::uint32_t taken = machine_.clock_ms() - clock_ms();
+    turn_ms_taken_.add(taken, taken);
+  }
   watch_.end();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
     engine_->wait(TimePoint::min());
@@ -349,16 +354,25 @@ Metrics EventLoop::metrics() const noexcept {
   return metrics;
 }
 
-void EventLoop::describe(detail::LoopReport& report, detail::Wanted wanted) const {
+void EventLoop::describe(detail::LoopReport& report, bool with_connections) const {
   report.engine = engine_->name();
   report.metrics = metrics();
   report.state = detail::LoopReport::State::answered;
-  // What is shown does not change what it is.
-  if (wanted.tasks) detail::survey_tasks(const_cast<EventLoop&>(*this), report);
-  if (!wanted.connections) return;
+  report.turn_ms_taken = turn_ms_taken_;
+  report.lag = timers_.lag();
+  if (!with_connections) return;
   for (detail::LoopResource* resource = resources_.front(); resource != nullptr;
        resource = resources_.after(*resource)) {
     resource->describe(report);
+  }
+}
+
+void EventLoop::write_handled(detail::LogLine& to) const noexcept {
+  const detail::Scope* running = current_scope();
+  if (running == nullptr) return;
+  for (detail::LoopResource* resource = resources_.front(); resource != nullptr;
+       resource = resources_.after(*resource)) {
+    if (resource->write_handled(to, *running)) return;
   }
 }
 

@@ -31,6 +31,8 @@ namespace weir {
 
 namespace detail {
 
+class LogLine;
+
 /// Work for the end of the current turn, after everything that was ready has run: where a
 /// connection sends at once all that was queued in the turn.
 class TurnEnd {
@@ -59,6 +61,12 @@ class LoopResource : public TurnEnd {
 
   /// Adds what there is to tell of it. On the loop's thread.
   virtual void describe(LoopReport& /*report*/) const {}
+
+  /// The name of the connection that the running coroutine, of this scope, is the handler of, or is
+  /// below; false: of none. On the loop's thread.
+  virtual bool write_handled(LogLine& /*to*/, const Scope& /*running*/) const noexcept {
+    return false;
+  }
 
   /// For one that has nothing to do at the end of a turn.
   void end_turn() noexcept override {}
@@ -250,8 +258,11 @@ class EventLoop final : public detail::Scheduler {
   /// Where those of its connections count that nobody asks for counts: they need not look whether.
   [[nodiscard]] std::uint64_t& uncounted() noexcept { return uncounted_; }
   void keep(detail::LoopResource& resource) noexcept { resources_.push_back(resource); }
-  /// What is to be told of the loop by those who look at it. On its thread, outside of coroutines.
-  void describe(detail::LoopReport& report, detail::Wanted wanted) const;
+  /// What is to be told of the loop by those who look at it, but its tasks, which a `TaskSurvey`
+  /// looks at. On its thread.
+  void describe(detail::LoopReport& report, bool with_connections) const;
+  /// The name of the connection whose handler runs now; nothing if none does. On its thread.
+  void write_handled(detail::LogLine& to) const noexcept;
   /// Whether some thread runs it, which, and since when its turn lasts. From any thread.
   void describe_from_outside(detail::LoopReport& report) const noexcept;
   /// What holds signals for this loop (core/signal.cpp); nullptr: nothing yet.
@@ -385,6 +396,7 @@ class EventLoop final : public detail::Scheduler {
   detail::LoopResource* signals_ = nullptr;  // one of them
   Metrics metrics_;
   detail::TurnWatch watch_;
+  detail::Histogram turn_ms_taken_;
   std::uint64_t uncounted_ = 0;
   std::optional<TaskGroup> tasks_;
   std::atomic<int> thread_{0};              // that runs it, as the kernel numbers it

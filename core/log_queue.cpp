@@ -9,8 +9,8 @@ namespace weir::detail {
 std::uint64_t LogQueue::take_lost() noexcept { return std::exchange(lost_, 0); }
 
 void LogQueue::push(std::chrono::system_clock::time_point time, logging::Level level,
-                    std::string_view text) noexcept {
-  const Header header{time, std::min(text.size(), kLongest), level};
+                    std::string_view text, bool is_json) noexcept {
+  const Header header{time, std::min(text.size(), kLongest), level, is_json};
   while (kCapacity - used_ < sizeof header + header.size) {
     Header oldest{};
     get(&oldest, sizeof oldest);

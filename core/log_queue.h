@@ -20,6 +20,7 @@ class LogQueue {
     std::chrono::system_clock::time_point time;
     std::size_t size;
     logging::Level level;
+    bool is_json = false;  // the text is what `write_json_fields` gives
   };
 
   [[nodiscard]] bool empty() const noexcept { return used_ == 0; }
@@ -30,8 +31,8 @@ class LogQueue {
   [[nodiscard]] std::uint64_t take_lost() noexcept;
 
   /// Cut at `kLongest`.
-  void push(std::chrono::system_clock::time_point time, logging::Level level,
-            std::string_view text) noexcept;
+  void push(std::chrono::system_clock::time_point time, logging::Level level, std::string_view text,
+            bool is_json = false) noexcept;
   /// The oldest line, its text into `text` with room for `kLongest`. Not if empty.
   Header pop(char* text) noexcept;
   void clear() noexcept;

@@ -1,5 +1,6 @@
 #include <weir/core/assert.h>
 #include <weir/core/log_context.h>
+#include <weir/core/log_json.h>
 #include <weir/core/log_line.h>
 #include <weir/core/log_queue.h>
 #include <weir/core/logging.h>
@@ -12,6 +13,7 @@
 #include <spdlog/sinks/base_sink.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
@@ -23,12 +25,14 @@
 namespace weir::detail {
 namespace {
 
+using logging::Format;
 using logging::Level;
 using namespace std::chrono_literals;
 
 constexpr Duration kForEver = std::chrono::hours(24 * 365);
 constexpr auto kPatience = 1s;  // with a logger that takes nothing
 
+constinit std::atomic<Format> format{Format::text};
 constinit thread_local LogTap* thread_tap = nullptr;
 constinit thread_local bool is_log_thread = false;
 
@@ -63,9 +67,11 @@ class StderrSink final : public spdlog::sinks::base_sink<spdlog::details::null_m
   void flush_() override {}
 };
 
+constexpr const char* kTextPattern = "%Y-%m-%d %H:%M:%S.%e [%n] [%l] %v";
+
 std::shared_ptr<spdlog::logger> make_default() {
   auto logger = std::make_shared<spdlog::logger>("weir", std::make_shared<StderrSink>());
-  logger->set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] [%l] %v");
+  logger->set_pattern(kTextPattern);
   logger->set_level(spdlog::level::info);
   logger->set_error_handler([](const std::string&) {});
   return logger;
@@ -79,6 +85,25 @@ void hand(spdlog::logger* logger, std::chrono::system_clock::time_point time, Le
   } catch (...) {
     // A message that cannot be written has nobody to be reported to.
   }
+}
+
+/// A line that was written as JSON, `fields` being what its thread wrote.
+void hand_json(spdlog::logger* logger, std::chrono::system_clock::time_point time, Level level,
+               std::string_view fields) noexcept {
+  char text[kLongestJsonHead + LogQueue::kLongest];
+  std::size_t size = write_json_head(text, time, level);
+  size += fields.copy(text + size, sizeof text - size);
+  hand(logger, time, level, {text, size});
+}
+
+/// One of the log's own.
+void hand_own(spdlog::logger* logger, std::chrono::system_clock::time_point time, Level level,
+              std::string_view text) noexcept {
+  if (format.load(std::memory_order_relaxed) == Format::text) {
+    return hand(logger, time, level, text);
+  }
+  char fields[2048];
+  hand_json(logger, time, level, {fields, write_json_fields(fields, {}, text)});
 }
 
 /// Blocks what somebody else in the process is to get, so that a thread made now does as well.
@@ -120,10 +145,10 @@ class Log {
     return wants_locked(level);
   }
 
-  void write(Level level, std::string_view text) noexcept {
+  void write(Level level, std::string_view text, bool is_json = false) noexcept {
     const std::lock_guard lock(mutex_);
     if (!wants_locked(level)) return;
-    queue_.push(wall_time(), level, text);
+    queue_.push(wall_time(), level, text, is_json);
     if (start()) news_.notify_one();
   }
 
@@ -225,7 +250,7 @@ class Log {
 
   /// Calls the function with the logger, without the lock.
   template <class F>
-  void with_logger(Lock& lock, const F& function) noexcept {
+  void with_logger(Lock& lock, bool is_json, const F& function) noexcept {
     while (forking_ > 0) news_.wait(lock);
     busy_ = true;
     {
@@ -233,7 +258,7 @@ class Log {
       const bool is_default = is_default_;
       lock.unlock();
       try {
-        function(is_default ? default_logger() : logger.get());
+        function(is_default ? default_logger(is_json) : logger.get());
       } catch (...) {
         // There was no memory for the default logger, or a user's cannot be flushed.
       }
@@ -243,20 +268,31 @@ class Log {
     progress_.notify_all();
   }
 
-  static spdlog::logger* default_logger() {
+  /// On the log's thread.
+  static spdlog::logger* default_logger(bool is_json) {
     static const auto* const made = new std::shared_ptr<spdlog::logger>(make_default());
+    static bool was_json = false;
+    if (std::exchange(was_json, is_json) != is_json) {
+      (*made)->set_pattern(is_json ? "%v" : kTextPattern);
+    }
     return made->get();
+  }
+  static bool wants_json() noexcept {
+    return format.load(std::memory_order_relaxed) == Format::json;
   }
 
   void deliver(Lock& lock) noexcept {
     const std::uint64_t lost = queue_.take_lost();
     const LogQueue::Header line = queue_.pop(text_);
-    with_logger(lock, [&](spdlog::logger* logger) {
-      if (lost > 0) {
-        hand(logger, line.time, Level::warning,
-             LogLine() << lost << " lines of the log before this one are lost: too many at once");
-      }
-      hand(logger, line.time, line.level, {text_, line.size});
+    if (lost > 0) {
+      with_logger(lock, wants_json(), [&](spdlog::logger* logger) {
+        hand_own(
+            logger, line.time, Level::warning,
+            LogLine() << lost << " lines of the log before this one are lost: too many at once");
+      });
+    }
+    with_logger(lock, line.is_json, [&](spdlog::logger* logger) {
+      (line.is_json ? hand_json : hand)(logger, line.time, line.level, {text_, line.size});
     });
   }
 
@@ -267,16 +303,16 @@ class Log {
       saying_ = std::exchange(limit->next_, nullptr);
       const std::uint64_t count = std::exchange(limit->left_out_, 0);
       const Level level = limit->level_;
-      with_logger(lock, [&](spdlog::logger* logger) {
-        hand(logger, wall_time(), level,
-             LogLine() << "left out " << count << " lines more: " << limit->what_);
+      with_logger(lock, wants_json(), [&](spdlog::logger* logger) {
+        hand_own(logger, wall_time(), level,
+                 LogLine() << "left out " << count << " lines more: " << limit->what_);
       });
     }
   }
 
   void answer(Lock& lock) noexcept {
     const std::uint64_t answered = asked_;
-    with_logger(lock, [](spdlog::logger* logger) {
+    with_logger(lock, wants_json(), [](spdlog::logger* logger) {
       if (logger != nullptr) logger->flush();
     });
     answered_ = answered;
@@ -361,6 +397,8 @@ bool LogLimit::admits(Level level) noexcept {
 
 namespace weir::logging {
 
+void set_format(Format format) noexcept { detail::format.store(format, std::memory_order_relaxed); }
+
 void set_logger(std::shared_ptr<spdlog::logger> logger) {
   detail::Log::instance().set_logger(std::move(logger));
 }
@@ -379,6 +417,13 @@ void write_plain(Level level, std::string_view message) noexcept {
   }
 }
 
+[[gnu::noinline]] void write_json(std::string_view context, Level level,
+                                  std::string_view message) noexcept {
+  char text[detail::LogQueue::kLongest];
+  const std::size_t size = detail::write_json_fields(text, context, message);
+  detail::Log::instance().write(level, {text, size}, true);
+}
+
 [[gnu::noinline]] void write_with(std::string_view context, Level level,
                                   std::string_view message) noexcept {
   char text[detail::LogQueue::kLongest];
@@ -394,7 +439,10 @@ void write_plain(Level level, std::string_view message) noexcept {
 
 void write(Level level, std::string_view message) noexcept {
   const std::string_view context = detail::log_context();
-  if (context.empty()) {
+  if (detail::format.load(std::memory_order_relaxed) == Format::json &&
+      detail::thread_tap == nullptr) {
+    if (enabled(level)) write_json(context, level, message);
+  } else if (context.empty()) {
     write_plain(level, message);
   } else if (enabled(level)) {
     write_with(context, level, message);

@@ -28,6 +28,17 @@ namespace weir::logging {
 /// is not called any more when this returns; it is waited for two seconds at the most.
 void set_logger(std::shared_ptr<spdlog::logger> logger);
 
+/// text: a line as it is, with the task's context in front in brackets. json: an object of JSON
+/// (RFC 8259) in one line, with "time" (UTC, RFC 3339), "level", "loop", "thread" (the kernel's
+/// number), "connection" (of the handler that wrote it), "context" and "message", each where there
+/// is one; what is no UTF-8 is replaced. What is too long is cut in the message.
+enum class Format { text, json };
+
+/// How lines written from here on look; from any thread. A logger's own pattern stays, and should
+/// be
+/// "%v" for json; the default logger's is then. What lines are written, the logger's level decides.
+void set_format(Format format) noexcept;
+
 enum class Level { debug, info, warning, error };
 
 /// Whether a message of this level would be written; asked before a costly one is put together.

@@ -13,7 +13,8 @@
 namespace weir {
 
 /// An event loop in a thread of its own. The thread blocks all signals, so that they reach the
-/// threads of the program. On a simulated host it is a further loop of that host.
+/// threads of the program, but one that nobody uses (docs/debugging.md). On a simulated host it is
+/// a further loop of that host.
 class EventLoopThread {
  public:
   /// Starts the thread and waits until its loop stands. Throws what the making of the loop threw.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/core/sockets.h>
+#include <weir/core/thread_view.h>
 #include <weir/coro/scheduler.h>
 #include <weir/coro/task.h>
 
@@ -135,6 +136,10 @@ class Machine {
   virtual void begin_run(TurnWatch& /*turns*/, int /*cpu*/) {}
   /// It does not any more, on the same thread.
   virtual void end_run(TurnWatch& /*turns*/) noexcept {}
+
+  /// What that thread does, by the kernel's number of it; waits for its answer for some
+  /// milliseconds. On another thread, whichever. Throws `std::bad_alloc`.
+  virtual ThreadView look_at_thread(int /*thread*/) { return {}; }
 
  protected:
   Machine() = default;

@@ -31,7 +31,8 @@ struct LoopOptions {
 
   /// A turn that lasts longer is a stall: something blocks the loop, or computes. Each is counted
   /// (`Metrics::stalls`) and, a few in a second, logged while it lasts, by a thread that is there
-  /// as long as any loop of the process runs that wants it. 0: nobody looks. Not in the simulation.
+  /// as long as any loop of the process runs that wants it, with the stack of the loop's thread,
+  /// which may get a signal for that (docs/debugging.md). 0: nobody looks. Not in the simulation.
   std::chrono::milliseconds stall = std::chrono::milliseconds(100);
 
   /// The processor on which the loop runs, from 0 on (sched_setaffinity(2)); -1: any. Of a pool the

@@ -1,6 +1,7 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/survey.h>
 #include <weir/coro/place.h>
+#include <weir/coro/task_name.h>
 
 #include <pthread.h>
 
@@ -9,11 +10,13 @@
 namespace weir::detail {
 namespace {
 
-/// A report is to be read by somebody; one of this many lines takes a loop some milliseconds.
+/// A report is to be read by somebody.
 constexpr std::size_t kMostLines = 100'000;
 /// Of what stands deeper, the end of each chain alone is shown: where it waits. Nobody reads more,
 /// and the indents of all would be the square of that.
 constexpr std::size_t kDeepest = 256;
+/// After which it is done in one go: what it was at ended each time.
+constexpr int kMostBeginnings = 4;
 
 /// Whether the coroutine is one of the library's own helpers, which only hand on what they await.
 bool only_hands_on(std::string_view file) noexcept {
@@ -25,10 +28,28 @@ bool only_hands_on(std::string_view file) noexcept {
   return false;
 }
 
+/// Where the parenthesis that ends at `end` begins; npos if there is none.
+std::size_t opening(std::string_view text, std::size_t end) noexcept {
+  int open = 0;
+  for (std::size_t i = end + 1; i-- > 0;) {
+    if (text[i] == ')') ++open;
+    if (text[i] == '(' && --open == 0) return i;
+  }
+  return std::string_view::npos;
+}
+
 class Walker {
  public:
   Walker(LoopReport& report, std::uint32_t now) noexcept : report_(report), now_(now) {}
 
+  /// Gives the depth of what stands below the scope.
+  std::size_t walk(Scope& scope, std::size_t depth) {
+    if (scope.kind() == Scope::Kind::group) return depth;
+    return walk_chain(Root::of(scope).place(), depth, &scope);
+  }
+
+ private:
+  /// Of branches, whose scopes no list has: in one go.
   void walk_below(Scope& scope, std::size_t depth) {
     if (depth > kDeepest) {
       report_.tasks_cut = true;
@@ -43,16 +64,10 @@ class Walker {
         report_.tasks_cut = true;
         return;
       }
-      if ((*child)->kind() == Scope::Kind::group) {
-        walk_below(**child, depth);
-      } else {
-        const std::size_t below = walk_chain(Root::of(**child).place(), depth, *child);
-        walk_below(**child, below);
-      }
+      walk_below(**child, walk(**child, depth));
     }
   }
 
- private:
   [[nodiscard]] bool full() const noexcept { return report_.tasks.size() == kMostLines; }
 
   /// Gives the depth of what stands below the last.
@@ -70,8 +85,14 @@ class Walker {
           report_.tasks_cut = true;
           return depth;
         }
-        report_.tasks.push_back({depth++, hands_on ? std::source_location() : place->where(),
-                                 place->words(), now_ - scope->ran_ms(), own != nullptr, own});
+        TaskLine& line = report_.tasks.emplace_back();
+        line.depth = depth++;
+        if (!hands_on) line.where = place->where();
+        line.words = place->words();
+        line.waiting_ms = now_ - scope->ran_ms();
+        line.is_root = own != nullptr;
+        line.scope = own;
+        if (own != nullptr && own->kind() != Scope::Kind::generator) line.name = name_of_task(*own);
         own = nullptr;
       }
       if (several != nullptr) walk_branches(*several, depth);
@@ -100,8 +121,85 @@ class Walker {
 
 }  // namespace
 
-void survey_tasks(EventLoop& loop, LoopReport& report) {
-  Walker(report, loop.machine().clock_ms()).walk_below(loop.top_scope(), 0);
+TaskSurvey::TaskSurvey(EventLoop& loop) noexcept : loop_(loop) {}
+
+void TaskSurvey::begin(LoopReport& report) {
+  ++beginnings_;
+  levels_.clear();
+  mark_.stand_nowhere();
+  report.tasks.clear();
+  report.tasks_cut = false;
+  enter(loop_.top_scope(), 0);
+}
+
+/// Whether all is there yet that it stands below.
+bool TaskSurvey::still_stands() const noexcept {
+  const Scope* at = mark_.parent();
+  for (auto level = levels_.rbegin(); level != levels_.rend(); ++level) {
+    if (at != level->parent) return false;
+    at = at->parent();
+  }
+  return true;
+}
+
+void TaskSurvey::enter(Scope& parent, std::size_t depth) {
+  if (parent.first_below() == nullptr) return;
+  levels_.push_back({&parent, depth});
+  mark_.stand_last_below(parent);
+}
+
+bool TaskSurvey::go_on(LoopReport& report, std::size_t lines) {
+  if (beginnings_ == 0 || !still_stands()) begin(report);
+  const std::size_t end = beginnings_ >= kMostBeginnings ? kMostLines : report.tasks.size() + lines;
+  Walker walker(report, loop_.machine().clock_ms());
+  while (!levels_.empty() && report.tasks.size() < kMostLines) {
+    if (report.tasks.size() >= end && end < kMostLines) return false;
+    Scope* const at = mark_.previous();
+    if (at == nullptr) {
+      Scope* const parent = levels_.back().parent;
+      levels_.pop_back();
+      if (!levels_.empty()) mark_.stand_before(*parent);
+      continue;
+    }
+    mark_.stand_before(*at);
+    const std::size_t below = walker.walk(*at, levels_.back().depth);
+    if (below > kDeepest) {
+      report.tasks_cut = true;
+    } else {
+      enter(*at, below);
+    }
+  }
+  report.tasks_cut = report.tasks_cut || !levels_.empty();
+  mark_.stand_nowhere();
+  return true;
+}
+
+std::string function_name(const char* signature) {
+  std::string_view text(signature);
+  if (const auto with = text.find(" [with "); with != std::string_view::npos) {
+    text = text.substr(0, with);
+  }
+  if (const auto last = text.rfind(')'); last != std::string_view::npos && !text.ends_with('>')) {
+    // GCC: `void f(f(int)::_Z1fi.Frame*)` within a coroutine's body.
+    if (const auto first = opening(text, last); first != std::string_view::npos && first > 0) {
+      text = text.substr(0, first);
+    }
+  }
+  // The result's type, which ends at the last space outside of brackets.
+  int depth = 0;
+  for (std::size_t i = text.size(); i-- > 0;) {
+    const char c = text[i];
+    if (c == '>' || c == ')' || c == '}') ++depth;
+    if (c == '<' || c == '(' || c == '{') --depth;
+    if (c == ' ' && depth == 0) {
+      text = text.substr(i + 1);
+      break;
+    }
+  }
+  for (const std::string_view unnamed : {"{anonymous}::", "(anonymous namespace)::"}) {
+    if (text.starts_with(unnamed)) text.remove_prefix(unnamed.size());
+  }
+  return std::string(text);
 }
 
 AllLoops& AllLoops::instance() {

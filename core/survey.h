@@ -1,7 +1,10 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/core/metrics.h>
+#include <weir/core/thread_view.h>
 #include <weir/coro/list.h>
+#include <weir/coro/scheduler.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -17,12 +20,11 @@ class EventLoop;
 
 namespace detail {
 
-class Scope;
-
 /// A coroutine of a loop where it waits.
 struct TaskLine {
   std::size_t depth = 0;         // below what it belongs to
   std::source_location where;    // a line of 0: in none of the program's coroutines
+  std::string name;              // that it gave itself
   const char* words = "";        // for what; nothing if for coroutines, which follow
   std::uint32_t waiting_ms = 0;  // since when
   bool is_root = false;          // it was spawned, or is a branch
@@ -41,7 +43,8 @@ struct ConnectionLine {
   std::size_t low = 0;
   std::uint64_t sent = 0;  // bytes that have gone
   bool is_secure = false;
-  const Scope* reader = nullptr;  // of whoever waits in a read
+  const Scope* reader = nullptr;   // of whoever waits in a read
+  const Scope* handler = nullptr;  // of the task that a server made for it, while that lasts
 };
 
 /// What is to be looked at besides the loop itself.
@@ -57,14 +60,47 @@ struct LoopReport {
   enum class State : std::uint8_t { answered, stuck, stands } state = State::stands;
   int thread = 0;             // that runs it, as the kernel numbers it
   std::uint32_t turn_ms = 0;  // of one that is stuck: for how long
+  ThreadView view;            // likewise: what its thread does
   Metrics metrics;
+  Histogram turn_ms_taken;  // by the kernel's clock of ticks
+  Histogram lag;            // how late timers fired: see `add_nanoseconds`
   std::vector<TaskLine> tasks;
   bool tasks_cut = false;  // there are more
   std::vector<ConnectionLine> connections;
 };
 
-/// The coroutines of the loop, as a tree. On the loop's thread, from outside of any coroutine.
-void survey_tasks(EventLoop& loop, LoopReport& report);
+/// The coroutines of a loop, as a tree, looked at some at a time. What is there all the while is
+/// shown once, what begins or ends meanwhile may be. Made, used and destroyed on the loop's thread,
+/// from outside of any coroutine.
+class TaskSurvey {
+ public:
+  explicit TaskSurvey(EventLoop& loop) noexcept;
+  TaskSurvey(const TaskSurvey&) = delete;
+  TaskSurvey& operator=(const TaskSurvey&) = delete;
+
+  /// Adds some `lines` more; true once that is all. Throws `std::bad_alloc`.
+  bool go_on(LoopReport& report, std::size_t lines);
+
+ private:
+  /// Whose tasks it goes through, from the loop's own down to those that it is at.
+  struct Level {
+    Scope* parent;
+    std::size_t depth;
+  };
+
+  void begin(LoopReport& report);
+  [[nodiscard]] bool still_stands() const noexcept;
+  void enter(Scope& parent, std::size_t depth);
+
+  EventLoop& loop_;
+  std::vector<Level> levels_;
+  Scope mark_{nullptr, Scope::Kind::group};  // below the last level, in front of who is next
+  int beginnings_ = 0;
+};
+
+/// A coroutine's name out of what the compiler says that its function is called: without result,
+/// parameters and what a compiler adds.
+std::string function_name(const char* signature);
 
 /// A loop's entry in the list of all.
 struct LoopEntry {

@@ -80,6 +80,7 @@ std::size_t TimerWheel::expire(TimePoint time) noexcept {
       } else {
         --size_;
         ++fired;
+        add_nanoseconds(lag_, (time - timer->deadline()).count());
         timer->fire_(*timer);
       }
     }

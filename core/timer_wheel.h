@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/coro/scheduler.h>
 
 #include <array>
@@ -27,6 +28,8 @@ class TimerWheel {
   [[nodiscard]] TimePoint next() const noexcept;
 
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  /// How late they fired.
+  [[nodiscard]] const Histogram& lag() const noexcept { return lag_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
  private:
@@ -52,6 +55,7 @@ class TimerWheel {
   std::size_t size_ = 0;
   std::array<std::uint64_t, kLevels> occupied_{};  // a bit per slot
   std::array<std::array<List<Timer>, kSlots>, kLevels> slots_;
+  Histogram lag_;
 };
 
 }  // namespace weir::detail

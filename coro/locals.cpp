@@ -39,12 +39,23 @@ Locals Locals::with(Value value) const {
   return with_it;
 }
 
+Locals Locals::inherited() const {
+  if (find(kTaskNameKey) == nullptr) return *this;
+  Locals rest;
+  for (const Value& value : *values_) {
+    if (value->key() != kTaskNameKey) rest = rest.with(value);
+  }
+  return rest;
+}
+
 Locals Locals::copy_for_thread() const {
   Locals copy;
   if (values_ == nullptr) return copy;
   auto values = std::make_shared<std::vector<Value>>();
   values->reserve(values_->size());
-  for (const Value& value : *values_) values->push_back(value->copy());
+  for (const Value& value : *values_) {
+    if (value->key() != kTaskNameKey) values->push_back(value->copy());
+  }
   copy.values_ = std::move(values);
   return copy;
 }

@@ -33,7 +33,9 @@ class Locals {
   [[nodiscard]] const LocalValue* find(std::uint64_t key) const noexcept;
   /// The same, and this one in place of what it had of that key. Throws `std::bad_alloc`.
   [[nodiscard]] Locals with(Value value) const;
-  /// Throws what the copying of a value throws, and `std::bad_alloc`.
+  /// What begins to run with these has: all but the task's name. Throws `std::bad_alloc`.
+  [[nodiscard]] Locals inherited() const;
+  /// The same for another thread. Throws what the copying of a value throws, and `std::bad_alloc`.
   [[nodiscard]] Locals copy_for_thread() const;
 
  private:
@@ -49,8 +51,9 @@ class Locals {
 /// Sets a value for what runs now. Throws `std::logic_error` where that is no task, and
 /// `std::bad_alloc`; nothing has changed then.
 void set_current_local(Locals::Value value);
-/// For a `TaskLocal`. It gives each number once, and never this one:
+/// For a `TaskLocal`. It gives each number once, and never these:
 inline constexpr std::uint64_t kLogContextKey = 0;
+inline constexpr std::uint64_t kTaskNameKey = ~std::uint64_t{0};
 [[nodiscard]] std::uint64_t next_local_key() noexcept;
 
 /// While it lives, what runs on this thread outside of any task has these values: a function that

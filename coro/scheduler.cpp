@@ -25,6 +25,28 @@ inline void Scope::unlink() noexcept {
   next_ = previous_ = nullptr;
 }
 
+void Scope::stand_last_below(Scope& parent) noexcept {
+  Scope* last = parent.first_child();
+  while (last->next_ != nullptr) last = last->next_;
+  stand_nowhere();
+  parent_ = &parent;
+  previous_ = last;
+  last->next_ = this;
+}
+
+void Scope::stand_before(Scope& sibling) noexcept {
+  stand_nowhere();
+  parent_ = sibling.parent_;
+  next_ = &sibling;
+  previous_ = std::exchange(sibling.previous_, this);
+  (previous_ != nullptr ? previous_->next_ : parent_->first_child()) = this;
+}
+
+void Scope::stand_nowhere() noexcept {
+  unlink();
+  parent_ = nullptr;
+}
+
 void Scope::end() noexcept {
   if (first_child() != nullptr) hand_over_children();
   if (kind_ != Kind::branch) unlink();
@@ -84,9 +106,9 @@ bool Scope::set_locals(Locals&& locals) {
 }
 
 void Scope::inherit_current_locals() {
-  if (const Locals* from = current_locals(); from != nullptr && !from->empty()) {
-    set_locals(Locals(*from));
-  }
+  const Locals* from = current_locals();
+  if (from == nullptr) return;
+  if (Locals locals = from->inherited(); !locals.empty()) set_locals(std::move(locals));
 }
 
 void Scope::set_doomed(bool doomed) noexcept {
@@ -182,6 +204,24 @@ std::size_t Scheduler::run_ready(std::size_t most) {
   return count;
 }
 
+/// Noted for whoever interrupts this thread, in an order that he sees.
+class Scheduler::Burying {
+ public:
+  explicit Burying(Scheduler& scheduler) noexcept : count_(scheduler.burying_) {
+    count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  Burying(const Burying&) = delete;
+  Burying& operator=(const Burying&) = delete;
+  ~Burying() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<int>& count_;
+};
+
 void Scheduler::bury_doomed() noexcept {
   List<Root> waiting;  // for what still runs, or is doomed, below them
   for (bool buried = true; buried; doomed_.splice_back(waiting)) {
@@ -194,6 +234,7 @@ void Scheduler::bury_doomed() noexcept {
         continue;
       }
       scope.set_doomed(false);
+      const Burying burying(*this);
       const Inside destructors(*this, &scope);
       root->destroy();
       buried = true;

@@ -78,6 +78,14 @@ class Scope {
   /// The scopes right below but branches, the latest first; nullptr: none, or no more.
   [[nodiscard]] Scope* first_below() noexcept;
   [[nodiscard]] Scope* next() const noexcept { return next_; }
+  [[nodiscard]] Scope* previous() const noexcept { return previous_; }
+
+  // For a scope without a parent that marks a place among others, for who goes through them:
+  /// Behind all that stand below that one, of which there are some.
+  void stand_last_below(Scope& parent) noexcept;
+  /// In front of that one, which has a parent.
+  void stand_before(Scope& sibling) noexcept;
+  void stand_nowhere() noexcept;
 
   /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
   void attach(Scope* parent) noexcept;
@@ -327,6 +335,12 @@ class Scheduler {
   /// The owner of the coroutine that runs now, or nullptr outside of any.
   [[nodiscard]] Scope* current_scope() const noexcept { return scope_; }
 
+  /// The same for a handler of signals that has interrupted this thread anywhere: nullptr also
+  /// where the owner may be going.
+  [[nodiscard]] Scope* interrupted_scope() const noexcept {
+    return burying_.load(std::memory_order_relaxed) == 0 ? scope_ : nullptr;
+  }
+
   /// Above all that runs on this loop: parent of what is made outside of any coroutine.
   [[nodiscard]] Scope& top_scope() noexcept { return top_; }
 
@@ -401,6 +415,8 @@ class Scheduler {
 
   static inline constinit thread_local Scheduler* current_ = nullptr;
 
+  class Burying;
+
   void doom(Root& root) noexcept;
 
   static constexpr std::uint32_t kMostAtOnce = 256;
@@ -413,7 +429,8 @@ class Scheduler {
   std::atomic<std::uint32_t> clock_ms_ = 0;
   Scope top_{nullptr, Scope::Kind::group};
   Scope* scope_ = nullptr;
-  Inside* outer_ = nullptr;  // a task started by a running one runs nested in it
+  std::atomic<int> burying_ = 0;  // destructions under way, of what `scope_` may belong to
+  Inside* outer_ = nullptr;       // a task started by a running one runs nested in it
 };
 
 inline void Waiter::suspend(std::coroutine_handle<> handle) noexcept {

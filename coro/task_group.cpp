@@ -97,6 +97,22 @@ void TaskGroup::cancel() noexcept {
   drop(cancelled);
 }
 
+void TaskGroup::visit_kept(void* context, void (*visit)(void* context, const detail::Scope& task,
+                                                        const void* kept)) const {
+  for (detail::Root* task = tasks_.front(); task != nullptr; task = tasks_.after(*task)) {
+    visit(context, task->scope(), static_cast<Member*>(task)->kept());
+  }
+}
+
+const void* TaskGroup::kept_above(const detail::Scope& scope) const noexcept {
+  using detail::Scope;
+  const Scope* below = &scope;
+  while (below != nullptr && below->parent() != &scope_) below = below->parent();
+  if (below == nullptr || below->kind() != Scope::Kind::task) return nullptr;
+  detail::Root& task = detail::Root::of(const_cast<Scope&>(*below));  // it is only looked at
+  return static_cast<const Member&>(task).kept();
+}
+
 const void* TaskGroup::first_kept() const noexcept {
   const detail::Root* first = tasks_.front();
   return first == nullptr ? nullptr : static_cast<const Member*>(first)->kept();

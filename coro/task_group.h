@@ -81,6 +81,11 @@ class TaskGroup {
   [[nodiscard]] const void* first_kept() const noexcept;
   /// Drops that one.
   void cancel_first() noexcept;
+  /// Calls the function for each task, the oldest first, with what it was given to keep.
+  void visit_kept(void* context,
+                  void (*visit)(void* context, const detail::Scope& task, const void* kept)) const;
+  /// What the task was given to keep that this scope is of, or is below; nullptr: none of these.
+  [[nodiscard]] const void* kept_above(const detail::Scope& scope) const noexcept;
 
  private:
   /// A task of the group, in the group's list until it ends or is dropped.

@@ -8,6 +8,7 @@
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/kernel_thread.h>
 #include <weir/io/random.h>
+#include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
 
 #include <sys/random.h>
@@ -85,6 +86,8 @@ void KernelMachine::end_run(TurnWatch& turns) noexcept {
   bound_since = 0;
   unbind_thread();
 }
+
+ThreadView KernelMachine::look_at_thread(int thread) { return detail::look_at_thread(thread); }
 
 Machine& process_machine() noexcept {
   static KernelMachine instance;

@@ -34,6 +34,7 @@ class KernelMachine final : public Machine {
   Task<bool> start_successor(SuccessorCommand command) override;
   void begin_run(TurnWatch& turns, int cpu) override;
   void end_run(TurnWatch& turns) noexcept override;
+  ThreadView look_at_thread(int thread) override;
 
  private:
   KernelSignals signals_;

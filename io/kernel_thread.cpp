@@ -1,5 +1,6 @@
 #include <weir/core/processor.h>
 #include <weir/io/kernel_thread.h>
+#include <weir/io/thread_probe.h>
 
 #include <pthread.h>
 
@@ -45,7 +46,9 @@ KernelThread::KernelThread(const LoopOptions& options) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // the new thread inherits it
+  pthread_sigmask(SIG_SETMASK, nullptr, &before);
+  let_be_asked(all, before);
+  pthread_sigmask(SIG_SETMASK, &all, nullptr);  // the new thread inherits it
   try {
     const Unbound unbound;
     thread_ = std::thread([&beginning, options] {

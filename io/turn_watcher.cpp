@@ -1,6 +1,8 @@
 #include <weir/core/log_line.h>
 #include <weir/core/processor.h>
+#include <weir/core/survey.h>
 #include <weir/io/kernel_machine.h>
+#include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
 
 #include <unistd.h>
@@ -18,22 +20,39 @@ namespace {
 /// Looks while a turn may last: of a stall that much is not seen, at the most.
 constexpr int kLooks = 4;
 constexpr Duration kShortestPause = std::chrono::milliseconds(1);
-/// Its thread formats one line.
+/// Its thread formats some lines.
 constexpr std::size_t kStack = 256 << 10;
+/// Of a stack, in a line of the log.
+constexpr std::size_t kMostFrames = 16;
 
-void tell(const LogLine& line) noexcept {
-  static constinit LogLimit limit("stalls of event loops");
-  if (limit.admits(logging::Level::warning)) logging::write(logging::Level::warning, line);
-}
+constinit LogLimit limit("stalls of event loops");
 
 LogLine describe(const TurnWatch& loop, TimePoint now) noexcept {
   LogLine line;
   line << "stall: the event loop ";
   if (!loop.of.empty()) line << "\"" << loop.of << "\" ";
   line << "on thread " << loop.thread << " has been in one turn for "
-       << std::chrono::duration_cast<std::chrono::milliseconds>(now - loop.since).count()
-       << " ms; whatever blocks or computes there belongs into co_await blocking(…)";
+       << std::chrono::duration_cast<std::chrono::milliseconds>(now - loop.since).count() << " ms";
   return line;
+}
+
+void add_view(LogLine& line, const ThreadView& view) {
+  if (view.task.line() != 0) {
+    line << ", in the task that awaited last in " << function_name(view.task.function_name())
+         << " at " << view.task.file_name() << ":" << view.task.line();
+  }
+  if (!view.state.empty()) line << ", and " << view.state;
+}
+
+void write_stack(int thread, const ThreadView& view) noexcept {
+  if (view.stack.empty()) return;
+  LogLine line;
+  line << "stall: the stack of thread " << thread << ": ";
+  for (std::size_t i = 0; i < std::min(view.stack.size(), kMostFrames); ++i) {
+    if (i > 0) line << " < ";
+    line << view.stack[i];
+  }
+  logging::write(logging::Level::warning, line);
 }
 
 }  // namespace
@@ -50,6 +69,7 @@ TurnWatcher::TurnWatcher() noexcept {
                      TurnWatcher& of = instance();
                      of.loops_.clear();
                      of.running_ = false;
+                     of.watch_ = Watch::kept;
                      new (&of.news_) std::condition_variable;  // of the thread in the parent
                      of.mutex_.unlock();
                    });
@@ -62,11 +82,14 @@ void TurnWatcher::add(TurnWatch& loop) noexcept {
   const bool first = loops_.empty();
   const Duration pause = std::max(loop.limit / kLooks, kShortestPause);
   loops_.push_back(loop);
+  loop.set_unwatched(false);
+  const bool resting = watch_ == Watch::off;
+  if (watch_ != Watch::kept) set_unwatched(false);
   const bool sooner = first || pause < pause_;
   if (sooner) pause_ = pause;
   if (!running_) {
     start();
-  } else if (sooner) {
+  } else if (sooner || resting) {
     news_.notify_one();
   }
 }
@@ -78,6 +101,7 @@ void TurnWatcher::remove(TurnWatch& loop) noexcept {
     loop.link.unlink();
     if (!loops_.empty() || !running_) return;
     running_ = false;
+    watch_ = Watch::kept;
     ended = thread_;
     news_.notify_one();
   }
@@ -112,19 +136,89 @@ void TurnWatcher::run() noexcept {
   while (running_ && ::pthread_equal(thread_, ::pthread_self()) != 0) {
     const TimePoint now = kernel_now();
     if (TurnWatch* stalled = look(now)) {
-      stalled->told = true;
-      stalled->count_stall();
-      const LogLine line = describe(*stalled, now);
-      lock.unlock();  // the log has a lock of its own
-      tell(line);
-      lock.lock();
+      tell(lock, *stalled, now);
     } else {
-      news_.wait_for(lock, pause_);
+      wait_for_next(lock);
     }
   }
 }
 
+/// Without the lock, but for what the loop has: the log has one of its own, and the thread is
+/// waited for.
+void TurnWatcher::tell(std::unique_lock<std::mutex>& lock, TurnWatch& stalled,
+                       TimePoint now) noexcept {
+  stalled.told = true;
+  stalled.count_stall();
+  LogLine line = describe(stalled, now);
+  const int thread = stalled.thread;
+  lock.unlock();
+  if (limit.admits(logging::Level::warning)) {
+    ThreadView view;
+    try {
+      view = look_at_thread(thread);
+      add_view(line, view);
+    } catch (...) {  // short of memory: without
+    }
+    line << "; whatever blocks or computes there belongs into co_await blocking(…)";
+    logging::write(logging::Level::warning, line);
+    write_stack(thread, view);
+  }
+  lock.lock();
+}
+
+/// When all loops wait they are told that they may not be looked at any more. If all wait a pause
+/// later they are not: a turn that began before its loop could see that is seen by then. It is no
+/// matter of memory order: a store is seen by others long before the pause is over. So a turn costs
+/// no fence.
+void TurnWatcher::wait_for_next(std::unique_lock<std::mutex>& lock) noexcept {
+  if (!all_wait()) {
+    if (watch_ == Watch::ending) set_unwatched(false);
+  } else if (watch_ == Watch::kept) {
+    set_unwatched(true);
+  } else {
+    watch_ = Watch::off;
+    news_.wait(lock);
+    return;
+  }
+  news_.wait_for(lock, pause_);
+}
+
+bool TurnWatcher::all_wait() noexcept {
+  for (TurnWatch* loop = loops_.front(); loop != nullptr; loop = loops_.after(*loop)) {
+    if (loop->turn() != 0) return false;
+  }
+  return true;
+}
+
+void TurnWatcher::set_unwatched(bool unwatched) noexcept {
+  for (TurnWatch* loop = loops_.front(); loop != nullptr; loop = loops_.after(*loop)) {
+    loop->set_unwatched(unwatched);
+  }
+  watch_ = unwatched ? Watch::ending : Watch::kept;
+}
+
+void TurnWatcher::wake(TurnWatch& loop) noexcept {
+  const std::lock_guard lock(mutex_);
+  loop.set_unwatched(false);
+  const bool resting = watch_ == Watch::off;
+  set_unwatched(false);
+  if (resting) news_.notify_one();
+}
+
+std::uint64_t TurnWatcher::looks() noexcept {
+  const std::lock_guard lock(mutex_);
+  return looks_;
+}
+
+bool TurnWatcher::rests() noexcept {
+  const std::lock_guard lock(mutex_);
+  return watch_ == Watch::off;
+}
+
+void TurnWatch::wake_watcher() noexcept { TurnWatcher::instance().wake(*this); }
+
 TurnWatch* TurnWatcher::look(TimePoint now) noexcept {
+  ++looks_;
   for (TurnWatch* loop = loops_.front(); loop != nullptr; loop = loops_.after(*loop)) {
     const std::uint64_t turn = loop->turn();
     if (turn != loop->seen) {

@@ -23,9 +23,11 @@ struct InspectorOptions {
 ///   what, and for how long;
 /// - `/connections`: state, bytes unread, pending and sent, marks, and whether they are paused;
 /// - `/loops`: counters of each, and which does not answer, and for how long its turn lasts;
-/// - `/metrics`: the counters of loops and servers in Prometheus' text format, version 0.0.4;
+/// - `/metrics`: counters and histograms of loops and servers in Prometheus' text format, 0.0.4;
 /// - `/`: all of it for a person, as one page of HTML.
-/// A loop that does not answer within 100 ms is shown as stuck, with what is known from outside.
+/// A loop that does not answer within 100 ms is shown as stuck, with what is known from outside:
+/// what its thread does, where its task awaited last, and its stack, for which the thread may get a
+/// signal (docs/debugging.md).
 /// Simulated loops are not shown. It serves 16 clients at a time, each for ten idle seconds.
 ///
 /// With WEIR_INSPECT=ADDRESS (`unix:/path`, `127.0.0.1:port`) in the environment the first loop

@@ -37,7 +37,7 @@ Marked* DropPlan::owner_of(const weir::detail::Scope* scope) const noexcept {
 std::string DropPlan::tell_place(const Marked& task) const {
   constexpr std::size_t kMostLines = 12;
   weir::detail::LoopReport report;
-  weir::detail::survey_tasks(*loop, report);
+  (void)weir::detail::TaskSurvey(*loop).go_on(report, 1'000'000);
   const auto& lines = report.tasks;
   const auto first = std::find_if(lines.begin(), lines.end(), [&](const auto& line) {
     return line.scope != nullptr && line.scope == task.scope;

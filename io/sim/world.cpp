@@ -128,7 +128,7 @@ std::string World::Impl::tell_tasks(const Host::Impl& host) {
   std::size_t count = 0;
   for (const auto& loop : host.loops) {
     weir::detail::LoopReport report;
-    weir::detail::survey_tasks(loop->loop, report);
+    (void)weir::detail::TaskSurvey(loop->loop).go_on(report, 1'000'000);
     for (const weir::detail::TaskLine& line : report.tasks) {
       if (count++ == kMostLines) return text + "\n      and more";
       text += "\n      " + std::string(2 * line.depth, ' ') + weir::detail::describe(line) +

@@ -1,4 +1,4 @@
-#include <weir/core/task_words.h>
+#include <weir/net/inspect/counters.h>
 #include <weir/net/inspect/render.h>
 
 #include <algorithm>
@@ -130,34 +130,6 @@ const char* name_of(LoopReport::State state) noexcept {
   return "does not run";
 }
 
-std::string name_of(const LoopReport& loop) {
-  return loop.name.empty() ? "loop " + std::to_string(loop.number) : loop.name;
-}
-
-/// A counter of a loop, as it is called everywhere.
-struct Counter {
-  const char* name;
-  std::uint64_t Metrics::* value;
-  bool is_gauge;
-  const char* help;
-};
-
-constexpr Counter kCounters[] = {
-    {"turns", &Metrics::turns, false, "Turns of the loop"},
-    {"resumed", &Metrics::resumed, false, "Coroutines resumed by the loop"},
-    {"timers_fired", &Metrics::timers_fired, false, "Timers that fired"},
-    {"posted", &Metrics::posted, false, "Posted functions that were run"},
-    {"waits", &Metrics::waits, false, "System calls that submit and wait"},
-    {"submitted", &Metrics::submitted, false, "Operations handed to the kernel"},
-    {"completed", &Metrics::completed, false, "Results taken in"},
-    {"cancelled", &Metrics::cancelled, false, "Cancels handed to the kernel"},
-    {"wakes", &Metrics::wakes, false, "Times that another thread woke the loop"},
-    {"starved", &Metrics::starved, false, "Receives that found no free buffer"},
-    {"overflows", &Metrics::overflows, false, "Overflows of the completion queue"},
-    {"buffers", &Metrics::buffers, true, "Receive buffers that exist"},
-    {"buffers_leased", &Metrics::buffers_leased, true, "Receive buffers that somebody holds"},
-};
-
 Table table_of_loops(const Snapshot& snapshot) {
   Table table{{"number", "name", "engine", "state", "thread", "turn_ms", "tasks", "connections"},
               {}};
@@ -203,36 +175,59 @@ struct TaskWords {
   std::string waits_for;  // nothing: for what follows
 };
 
-/// Connections by who reads from them.
-class Readers {
+/// The words of a loop's tasks, with the connections that they handle or read from.
+class Wording {
  public:
-  explicit Readers(const LoopReport& loop) {
-    for (const ConnectionLine& connection : loop.connections) {
-      if (connection.reader != nullptr) of_.emplace(connection.reader, &connection.name);
+  explicit Wording(const LoopReport& loop) {
+    for (const ConnectionLine& line : loop.connections) {
+      if (line.handler != nullptr) of_tasks_.emplace(line.handler, &line);
+      if (line.reader != nullptr) of_tasks_.emplace(line.reader, &line);
     }
   }
-  /// Nothing if the scope reads from none.
-  [[nodiscard]] const std::string* find(const Scope* scope) const {
-    const auto found = of_.find(scope);
-    return found == of_.end() ? nullptr : found->second;
+
+  [[nodiscard]] TaskWords of(const TaskLine& line) const {
+    TaskWords words{function_name(line.where.function_name()), line.where.file_name(),
+                    line.where.line(), line.words};
+    if (line.where.line() == 0) words.function = "an operand";
+    if (!line.name.empty()) words.function += " \"" + line.name + '"';
+    const auto found = of_tasks_.find(line.scope);
+    if (found != of_tasks_.end()) words.function += " [" + found->second->name + ']';
+    return words;
   }
 
  private:
-  std::unordered_map<const Scope*, const std::string*> of_;
+  std::unordered_map<const Scope*, const ConnectionLine*> of_tasks_;
 };
-
-TaskWords words_of(const Readers& readers, const TaskLine& line) {
-  TaskWords words{function_name(line.where.function_name()), line.where.file_name(),
-                  line.where.line(), line.words};
-  if (line.where.line() == 0) words.function = "an operand";
-  if (const std::string* name = readers.find(line.scope)) words.function += " [" + *name + ']';
-  return words;
-}
 
 std::string seconds(std::uint32_t ms) {
   std::array<char, 32> text{};
   std::snprintf(text.data(), text.size(), "%.3f s", ms / 1000.0);
   return text.data();
+}
+
+void add_view(std::string& text, const ThreadView& view) {
+  if (!view.state.empty()) text += "  the thread " + view.state + '\n';
+  if (view.task.line() != 0) {
+    text += "  its task awaited last in " + function_name(view.task.function_name()) + " at " +
+            view.task.file_name() + ':' + std::to_string(view.task.line()) + '\n';
+  }
+  for (const std::string& frame : view.stack) text += "    " + frame + '\n';
+}
+
+std::string view_as_json(const ThreadView& view) {
+  std::string text = "{\"state\":" + json_string(view.state);
+  if (view.task.line() != 0) {
+    text +=
+        ",\"awaited_last\":{\"function\":" + json_string(function_name(view.task.function_name())) +
+        ",\"file\":" + json_string(view.task.file_name()) +
+        ",\"line\":" + std::to_string(view.task.line()) + '}';
+  }
+  text += ",\"stack\":[";
+  for (std::size_t i = 0; i < view.stack.size(); ++i) {
+    if (i > 0) text += ',';
+    text += json_string(view.stack[i]);
+  }
+  return text + "]}";
 }
 
 void add_tree(std::string& text, const LoopReport& loop) {
@@ -242,9 +237,10 @@ void add_tree(std::string& text, const LoopReport& loop) {
     text += " in one turn for " + seconds(loop.turn_ms) + ", thread " + std::to_string(loop.thread);
   }
   text += '\n';
-  const Readers readers(loop);
+  add_view(text, loop.view);
+  const Wording wording(loop);
   for (const TaskLine& line : loop.tasks) {
-    const TaskWords words = words_of(readers, line);
+    const TaskWords words = wording.of(line);
     text.append(2 * line.depth + 2, ' ');
     text += words.function;
     if (words.line > 0) text += " at " + words.file + ':' + std::to_string(words.line);
@@ -255,25 +251,11 @@ void add_tree(std::string& text, const LoopReport& loop) {
   if (loop.tasks_cut) text += "  … and more\n";
 }
 
-void add_metric(std::string& text, const std::string& name, const char* type, const char* help) {
-  text += "# HELP " + name + ' ' + help + "\n# TYPE " + name + ' ' + type + '\n';
-}
-
-/// A label's value: `\`, `"` and newlines as the format wants them.
-std::string label(std::string_view value) {
-  std::string text;
-  for (const char c : value) {
-    if (c == '\n') {
-      text += "\\n";
-      continue;
-    }
-    if (c == '"' || c == '\\') text += '\\';
-    text += c;
-  }
-  return text;
-}
-
 }  // namespace
+
+std::string name_of(const LoopReport& loop) {
+  return loop.name.empty() ? "loop " + std::to_string(loop.number) : loop.name;
+}
 
 std::string tasks_as_text(const Snapshot& snapshot) {
   std::string text;
@@ -286,16 +268,19 @@ std::string tasks_as_json(const Snapshot& snapshot) {
   for (const LoopReport& loop : snapshot.loops) {
     text += text.size() > 1 ? ",\n" : "\n";
     text += "{\"loop\":" + std::to_string(loop.number) + ",\"name\":" + json_string(name_of(loop)) +
-            ",\"state\":" + json_string(name_of(loop.state)) + ",\"tasks\":[";
+            ",\"state\":" + json_string(name_of(loop.state));
+    if (!loop.view.state.empty()) text += ",\"thread\":" + view_as_json(loop.view);
+    text += ",\"tasks\":[";
+    const Wording wording(loop);
     std::size_t open = 0;  // lines that have not been closed
-    const Readers readers(loop);
     for (const TaskLine& line : loop.tasks) {
-      const TaskWords words = words_of(readers, line);
+      const TaskWords words = wording.of(line);
       const bool is_first = line.depth == open;
       for (; open > line.depth; --open) text += "]}";
       text += is_first ? "\n" : ",\n";
       text += "{\"function\":" + json_string(words.function) +
               ",\"file\":" + json_string(words.file) + ",\"line\":" + std::to_string(words.line) +
+              (line.name.empty() ? std::string() : ",\"name\":" + json_string(line.name)) +
               ",\"waits_for\":" + json_string(words.waits_for) +
               ",\"waiting_ms\":" + std::to_string(line.waiting_ms) + ",\"children\":[";
       ++open;
@@ -314,61 +299,6 @@ std::string connections_as_json(const Snapshot& snapshot) {
 }
 std::string loops_as_text(const Snapshot& snapshot) { return as_text(table_of_loops(snapshot)); }
 std::string loops_as_json(const Snapshot& snapshot) { return as_json(table_of_loops(snapshot)); }
-
-std::string metrics_as_text(const Snapshot& snapshot) {
-  std::string text;
-  add_metric(text, "weir_loop_up", "gauge", "Whether the loop answers");
-  const auto labels = [](const LoopReport& loop) {
-    return "{loop=\"" + std::to_string(loop.number) + "\",name=\"" + label(name_of(loop)) + "\"} ";
-  };
-  for (const LoopReport& loop : snapshot.loops) {
-    text +=
-        "weir_loop_up" + labels(loop) + (loop.state == LoopReport::State::answered ? "1\n" : "0\n");
-  }
-  for (const Counter& counter : kCounters) {
-    const std::string name =
-        std::string("weir_loop_") + counter.name + (counter.is_gauge ? "" : "_total");
-    add_metric(text, name, counter.is_gauge ? "gauge" : "counter", counter.help);
-    for (const LoopReport& loop : snapshot.loops) {
-      text += name + labels(loop) + std::to_string(loop.metrics.*counter.value) + '\n';
-    }
-  }
-  struct OfServer {
-    const char* name;
-    bool is_gauge;
-    std::uint64_t (*value)(const ServerMetrics&);
-    const char* help;
-  };
-  static constexpr OfServer kOfServers[] = {
-      {"weir_server_connections", true,
-       [](const ServerMetrics& of) { return std::uint64_t{of.connections}; }, "Connections"},
-      {"weir_server_accepted_total", false, [](const ServerMetrics& of) { return of.accepts; },
-       "Connections accepted"},
-      {"weir_server_refused_total", false, [](const ServerMetrics& of) { return of.refused; },
-       "Connections refused by a limit"},
-      {"weir_server_shed_total", false, [](const ServerMetrics& of) { return of.shed; },
-       "Connections closed for want of descriptors"},
-      {"weir_server_failures_total", false, [](const ServerMetrics& of) { return of.failures; },
-       "Exceptions that left a handler"},
-      {"weir_server_received_bytes_total", false,
-       [](const ServerMetrics& of) { return of.bytes_in; }, "Bytes received"},
-      {"weir_server_sent_bytes_total", false, [](const ServerMetrics& of) { return of.bytes_out; },
-       "Bytes sent"},
-      {"weir_server_handshakes_total", false, [](const ServerMetrics& of) { return of.handshakes; },
-       "TLS handshakes that succeeded"},
-      {"weir_server_failed_handshakes_total", false,
-       [](const ServerMetrics& of) { return of.failed_handshakes; }, "TLS handshakes that failed"},
-  };
-  for (const OfServer& metric : kOfServers) {
-    add_metric(text, metric.name, metric.is_gauge ? "gauge" : "counter", metric.help);
-    std::size_t number = 0;
-    for (const auto& [name, metrics] : snapshot.servers) {
-      text += std::string(metric.name) + "{server=\"" + std::to_string(++number) + "\",name=\"" +
-              label(name) + "\"} " + std::to_string(metric.value(metrics)) + '\n';
-    }
-  }
-  return text;
-}
 
 std::string page_as_html(const Snapshot& snapshot) {
   return "<!DOCTYPE html>\n<html lang=en><head><meta charset=utf-8><meta http-equiv=refresh "

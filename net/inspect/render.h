@@ -6,6 +6,9 @@
 
 namespace weir::detail {
 
+/// As it is called everywhere.
+std::string name_of(const LoopReport& loop);
+
 // A snapshot as text for a terminal, as JSON (RFC 8259), or as a page.
 
 std::string tasks_as_text(const Snapshot& snapshot);

@@ -34,7 +34,7 @@ void AllServers::hide(const TcpServer& server) noexcept {
   }
 }
 
-std::vector<std::pair<std::string, ServerMetrics>> AllServers::metrics() {
+std::vector<ServerReport> AllServers::look() {
   TrafficUpdate update;
   {
     const std::lock_guard lock(mutex_);
@@ -43,10 +43,11 @@ std::vector<std::pair<std::string, ServerMetrics>> AllServers::metrics() {
     }
   }
   update.wait();
-  std::vector<std::pair<std::string, ServerMetrics>> all;
+  std::vector<ServerReport> all;
   const std::lock_guard lock(mutex_);
   for (ServerEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
-    all.emplace_back(entry->core.options.name, entry->core.metrics());
+    const ServerCore& core = entry->core;
+    all.push_back({core.options.name, core.metrics(), core.waits()});
   }
   return all;
 }

@@ -1,16 +1,22 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/coro/list.h>
 #include <weir/net/tcp_server.h>
 
 #include <mutex>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace weir::detail {
 
 class ServerCore;
+
+struct ServerReport {
+  std::string name;
+  ServerMetrics metrics;
+  Histogram waits;  // from accept to handler: see `add_nanoseconds`
+};
 
 /// A server's entry in the list of all.
 struct ServerEntry {
@@ -33,7 +39,7 @@ class AllServers {
   void hide(const TcpServer& server) noexcept;
   /// Of each with its name. Waits for loops that are busy, all of them together as long as
   /// `metrics` of one server does; servers come and go meanwhile.
-  [[nodiscard]] std::vector<std::pair<std::string, ServerMetrics>> metrics();
+  [[nodiscard]] std::vector<ServerReport> look();
 
  private:
   std::mutex mutex_;

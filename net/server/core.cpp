@@ -92,6 +92,13 @@ ServerMetrics ServerCore::metrics() const {
           bytes.in,          bytes.out,  handshakes,          failed_handshakes};
 }
 
+Histogram ServerCore::waits() const {
+  const std::lock_guard lock(mutex_);
+  Histogram sum;
+  for (const auto& one : traffic_) sum += one->waits();
+  return sum;
+}
+
 void ServerCore::add_shed(Counter counter) {
   const std::lock_guard lock(mutex_);
   shed_.push_back(std::move(counter));

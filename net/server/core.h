@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/net/server/admission.h>
 #include <weir/net/server/presence.h>
 #include <weir/net/server/proxies.h>
@@ -68,6 +69,8 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
     std::uint64_t out = 0;
   };
   [[nodiscard]] Bytes traffic() const;
+  /// From the accept of a connection to its handler: see `add_nanoseconds`.
+  [[nodiscard]] Histogram waits() const;
 
   /// All of it, with the bytes that its loops have said last.
   [[nodiscard]] ServerMetrics metrics() const;

@@ -37,13 +37,14 @@ struct Intake::InTransit final : Posted {
   explicit InTransit(std::shared_ptr<Share> share)
       : to(std::move(share)), present(to->core().presence), place(*to) {}
   void run() override {
-    if (!to->is_closed()) to->serve(std::move(socket), std::move(place));
+    if (!to->is_closed()) to->serve(std::move(socket), std::move(place), accepted);
   }
 
   std::shared_ptr<Share> to;
   Present present;
   Share::Place place;
   Socket socket;
+  TimePoint accepted;
 };
 
 /// Counts that others change meanwhile are as good: each was right a moment ago.
@@ -65,11 +66,13 @@ const std::shared_ptr<Share>& Intake::next_to_serve() noexcept {
 }
 
 void Intake::hand_out(Socket socket) {
-  if (!hands_out_) return share_.serve(std::move(socket), Share::Place(share_));
+  const TimePoint now = share_.gate().loop().machine().now();
+  if (!hands_out_) return share_.serve(std::move(socket), Share::Place(share_), now);
   try {
     auto sent = std::make_unique<InTransit>(next_to_serve());
     Share& to = *sent->to;
     sent->socket = std::move(socket);
+    sent->accepted = now;
     (void)to.gate().post(std::move(sent));
   } catch (...) {
     cannot_start(share_.gate().loop(), std::move(socket), std::current_exception());

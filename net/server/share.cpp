@@ -3,6 +3,7 @@
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/locals.h>
 #include <weir/net/log_words.h>
+#include <weir/net/server/handlers.h>
 #include <weir/net/server/share.h>
 
 #include <algorithm>
@@ -35,44 +36,11 @@ Task<> tell_later(Event& unused) {
 
 }  // namespace
 
-/// The handlers' coroutines: what leaves one harms no other.
-class Share::Handlers final : private TaskGroup::Watcher, public TaskGroup {
- public:
-  explicit Handlers(Share& share) : TaskGroup(share.gate_.loop(), this), share_(share) {}
-
-  /// The number of the connection of the oldest.
-  [[nodiscard]] std::uint64_t first_id() const noexcept {
-    return reinterpret_cast<std::uintptr_t>(first_kept());
-  }
-  using TaskGroup::cancel_first;
-
-  /// The frame may still have the connection, or is about to close it. What the peer got by then is
-  /// not to look like all.
-  static void failed(Share& share, const std::exception_ptr& failure, std::uint64_t id) noexcept {
-    Connection* stream = share.roster_.find(id);
-    // What broke may have been another connection of the handler's: to a server behind this one.
-    const bool is_over = stream == nullptr || stream->ending().is_closing() ||
-                         (tells_of_an_end(failure) && stream->receiver().at_end());
-    const bool peers_doing = is_a_peers_doing(failure) && (is_over || !tells_of_a_break(failure));
-    share.core_->handler_failed(failure, share.roster_, id, peers_doing);
-    if (!peers_doing && stream != nullptr) stream->end_with_reset();
-  }
-
- private:
-  void task_left() noexcept override { share_.core_->presence->leave(); }
-  bool handle_failure(const std::exception_ptr& failure, const void* id) noexcept override {
-    failed(share_, failure, reinterpret_cast<std::uintptr_t>(id));
-    return true;
-  }
-
-  Share& share_;
-};
-
 Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shares hand_out_to)
     : core_(std::move(core)),
       gate_(loop),
       intake_(*this, std::move(hand_out_to)),
-      welcome_(*core_, roster_, loop),
+      welcome_(*core_, roster_, *traffic_, loop),
       handlers_(std::make_unique<Handlers>(*this)),
       tasks_(std::in_place, loop) {
   core_->add_traffic(traffic_);
@@ -99,7 +67,7 @@ void Share::begin(Task<> task) {
 // ---------------------------------------------------------------------------------------------
 // Accepting
 
-void Share::serve(Socket socket, Place place) {
+void Share::serve(Socket socket, Place place, TimePoint accepted) {
   if (cut_) return;
   Connection* stream = adopt(std::move(socket), std::move(place));
   if (stream == nullptr) return;
@@ -107,7 +75,7 @@ void Share::serve(Socket socket, Place place) {
   const Connection::Pin pin(*stream);
   const auto self = shared_from_this();  // a handler that runs at once may end the server
   try {
-    handlers_->spawn(welcome_.begin(TcpConnection(*stream)),
+    handlers_->spawn(welcome_.begin(TcpConnection(*stream), accepted),
                      kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
     stream->cut(kClosedHere, true);  // it has not been served at all

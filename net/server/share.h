@@ -54,7 +54,7 @@ class Share final : public ConnectionOwner,
   };
 
   /// Calls the handler, if the limits admit the connection. Short of memory, it resets it.
-  void serve(Socket socket, Place place);
+  void serve(Socket socket, Place place, TimePoint accepted);
 
   /// Stops listening: whoever the kernel has accepted already, or accepts before it lets go, is
   /// still served. On another loop's thread, it has the loop do that. Needs no memory.
@@ -104,6 +104,7 @@ class Share final : public ConnectionOwner,
   void end_with_loop() noexcept override;
   bool finish_with_run() noexcept override;
   void describe(LoopReport& report) const override;
+  bool write_handled(LogLine& to, const Scope& running) const noexcept override;
 
  private:
   class Handlers;

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <weir/core/histogram.h>
 #include <weir/net/server/core.h>
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 
 namespace weir::detail {
 
@@ -12,6 +14,20 @@ namespace weir::detail {
 struct Traffic {
   std::atomic<std::uint64_t> in{0};
   std::atomic<std::uint64_t> out{0};
+
+  /// From when a connection was accepted until its handler is called: see `add_nanoseconds`.
+  [[nodiscard]] Histogram waits() const noexcept {
+    const std::lock_guard lock(mutex_);
+    return waits_;
+  }
+  void add_wait(Duration wait) noexcept {
+    const std::lock_guard lock(mutex_);
+    add_nanoseconds(waits_, wait.count());
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Histogram waits_;
 };
 
 /// Has each loop say it, of one server or several. From any thread.

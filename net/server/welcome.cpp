@@ -4,6 +4,7 @@
 #include <weir/net/server/core.h>
 #include <weir/net/server/proxies.h>
 #include <weir/net/server/roster.h>
+#include <weir/net/server/traffic.h>
 #include <weir/net/server/welcome.h>
 
 #include <exception>
@@ -19,16 +20,21 @@ constexpr auto kProxyTime = std::chrono::seconds(10);
 
 }  // namespace
 
-Task<> Welcome::begin(TcpConnection connection) {
+Task<> Welcome::begin(TcpConnection connection, TimePoint accepted) {
   if (ConnectionAccess::of(connection)->identity().is_of_proxy()) {
-    return serve_for_proxy(std::move(connection));
+    return serve_for_proxy(std::move(connection), accepted);
   }
-  if (core_.security != nullptr) return serve_securely(std::move(connection));
+  if (core_.security != nullptr) return serve_securely(std::move(connection), accepted);
+  note_wait(accepted);
   return (*core_.handler)(std::move(connection));
 }
 
+void Welcome::note_wait(TimePoint accepted) noexcept {
+  traffic_.add_wait(loop_.machine().now() - accepted);
+}
+
 /// Goes on once the proxy has said for whom it connects.
-Task<> Welcome::serve_for_proxy(TcpConnection connection) {
+Task<> Welcome::serve_for_proxy(TcpConnection connection, TimePoint accepted) {
   Connection& stream = *ConnectionAccess::of(connection);
   bool admitted = false;
   try {
@@ -47,7 +53,7 @@ Task<> Welcome::serve_for_proxy(TcpConnection connection) {
     failed(stream.identity().id());
   }
   if (!admitted) co_return;
-  Task<> next = begin(std::move(connection));
+  Task<> next = begin(std::move(connection), accepted);
   co_await std::move(next);
 }
 
@@ -69,7 +75,7 @@ void Welcome::failed(std::uint64_t id) noexcept {
 }
 
 /// Calls the handler once both sides have agreed.
-Task<> Welcome::serve_securely(TcpConnection connection) {
+Task<> Welcome::serve_securely(TcpConnection connection, TimePoint accepted) {
   const std::uint64_t id = connection.id();
   if (gate_ == nullptr) gate_ = std::make_unique<HandshakeGate>(loop_);
   bool done = false;
@@ -82,6 +88,7 @@ Task<> Welcome::serve_securely(TcpConnection connection) {
   }
   if (!done) co_return;
   ++core_.handshakes;
+  note_wait(accepted);
   const auto handler = core_.handler;  // it may end the server
   Task<> task = (*handler)(std::move(connection));
   co_await std::move(task);

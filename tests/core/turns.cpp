@@ -167,6 +167,31 @@ TEST_CASE("the thread that looks for stalls is there while a loop runs that want
   CHECK(count == 0);
 }
 
+TEST_CASE(
+    "the thread that looks for stalls rests while all loops wait, and wakes for the next turn") {
+  for_each_engine([](Engine engine) {
+    auto& watcher = weir::detail::TurnWatcher::instance();
+    EventLoopThread waiting(watched(engine, "waiting"));
+    EventLoop unwatched(watched(engine, "unwatched", 0ms));
+    const auto wait = []() -> Task<> { co_await sleep(50ms); };
+    std::uint64_t looks = 0;
+    CHECK(eventually([&] {  // which it does not while it looks every few milliseconds
+      looks = watcher.looks();
+      unwatched.run_until_complete(wait());
+      return watcher.looks() == looks;
+    }));
+    CHECK(watcher.rests());
+    // One that begins a turn then is looked at, whichever it is.
+    waiting.loop().spawn(stall());
+    CHECK(eventually([&] { return watcher.looks() > looks; }));
+    stall_another(engine);
+    CHECK(eventually([&] { return watcher.rests(); }));
+    std::uint64_t stalls = 0;
+    waiting.loop().call([&] { stalls = waiting.loop().metrics().stalls; });
+    CHECK(stalls >= 1);
+  });
+}
+
 TEST_CASE("a process that was forked while loops run elsewhere runs and watches its own") {
   if (kThreadSanitizer) {
     MESSAGE("skipped: the sanitizer starts no thread in a forked child");

@@ -1,5 +1,5 @@
 // A look inside of a running process: tasks, connections, loops and metrics over HTTP.
-#include <weir/core/task_words.h>
+#include <weir/core/survey.h>
 #include <weir/inspect.h>
 
 #include <doctest/doctest.h>
@@ -18,6 +18,7 @@
 
 #include "../support/child.h"
 #include "../support/directory.h"
+#include "../support/inspected.h"
 #include "../support/net.h"
 #include "../support/net_server.h"
 #include "namespace.h"
@@ -26,39 +27,6 @@ using namespace weir;
 using namespace weir::test;
 
 namespace {
-
-std::string get(const SocketAddress& address, std::string_view path,
-                std::string_view accept = "*/*") {
-  Peer peer = Peer::connect(address);
-  peer.send("GET " + std::string(path) + " HTTP/1.1\r\nHost: weir\r\nAccept: " +
-            std::string(accept) + "\r\nConnection: close\r\n\r\n");
-  return peer.receive_all();
-}
-
-std::string get(const Inspector& inspector, std::string_view path,
-                std::string_view accept = "*/*") {
-  return get(inspector.address(), path, accept);
-}
-
-bool has(const std::string& text, std::string_view part) {
-  return text.find(part) != std::string::npos;
-}
-
-/// The line of the tree that has the text, and the words in it; nothing if none has.
-std::string line_with(const std::string& tree, std::string_view text) {
-  const std::size_t at = tree.find(text);
-  if (at == std::string::npos) return {};
-  const std::size_t begin = tree.rfind('\n', at) + 1;
-  return tree.substr(begin, tree.find('\n', at) - begin);
-}
-
-/// Asks until the tree has the text.
-std::string tree_with(const Inspector& inspector, std::string_view text) {
-  std::string tree;
-  CAPTURE(text);
-  CHECK(eventually([&] { return has(tree = get(inspector, "/tasks"), text); }));
-  return tree;
-}
 
 // Each has a name of its own, for the tree.
 
@@ -114,13 +82,6 @@ Task<> block(std::promise<void>& blocks, std::shared_future<void> released) {
   blocks.set_value();
   released.wait();
 }
-
-/// Ends its loop's tasks where they are: on its thread, before what they refer to goes.
-struct Inspected {
-  explicit Inspected(Engine engine) : thread({.engine = engine, .name = "inspected"}) {}
-  EventLoopThread thread;
-  EventLoop& loop() { return thread.loop(); }
-};
 
 }  // namespace
 
