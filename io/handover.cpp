@@ -326,6 +326,12 @@ bool inherited_files() noexcept {
   return names != nullptr && std::string_view(names).starts_with(kOwnName);
 }
 
+bool has_predecessor() noexcept {
+  long pid = 0;
+  long fd = 0;
+  return number_of("LISTEN_PID", pid) && pid == ::getpid() && number_of(kReady, fd);
+}
+
 std::string take_inherited_secrets() {
   long pid = 0;
   long fd = 0;

@@ -21,6 +21,9 @@ std::vector<int> inherited_descriptors();
 /// who leaves those to us; of systemd's they are systemd's.
 bool inherited_files() noexcept;
 
+/// Whether this process has been started by a hand-over.
+bool has_predecessor() noexcept;
+
 /// What the predecessor told, for who asks first; empty for others, and without one. From any
 /// thread.
 std::string take_inherited_secrets();

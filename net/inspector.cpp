@@ -1,6 +1,9 @@
 #include <weir/core/log_line.h>
 #include <weir/core/loop_thread.h>
+#include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>
+#include <weir/coro/task_group.h>
+#include <weir/io/handover.h>
 #include <weir/net/inspect/debugger.h>
 #include <weir/net/inspect/render.h>
 #include <weir/net/inspect/servers.h>
@@ -14,9 +17,11 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace weir {
@@ -26,6 +31,8 @@ using detail::Snapshot;
 using detail::Surveyor;
 
 constexpr std::size_t kMostHead = 8192;
+/// Between two tries to get an address that a predecessor has.
+constexpr auto kRetry = 200ms;
 
 struct Resource {
   std::string_view path;
@@ -174,13 +181,44 @@ struct Inspector::Parts {
       : thread(loop_options()), server(thread.loop(), server_options(address)) {
     detail::AllLoops::instance().hide(thread.loop());
     detail::AllServers::instance().hide(server);
+    try {
+      start();
+    } catch (const std::system_error& error) {
+      if (error.code() != std::errc::address_in_use || !detail::has_predecessor()) throw;
+      thread.loop().call([this] {
+        later.emplace();
+        later->spawn(start_later());
+      });
+    }
+  }
+  Parts(const Parts&) = delete;
+  Parts& operator=(const Parts&) = delete;
+  ~Parts() {
+    thread.loop().call([this] { later.reset(); });
+  }
+
+  void start() {
     server.start(
         [this](TcpConnection connection) { return serve(std::move(connection), surveyor); });
+  }
+
+  /// As soon as the predecessor lets go of the address.
+  Task<> start_later() {
+    for (;;) {
+      co_await sleep(kRetry);
+      try {
+        start();
+        co_return;
+      } catch (const std::system_error& error) {
+        if (error.code() != std::errc::address_in_use) throw;
+      }
+    }
   }
 
   Surveyor surveyor;
   EventLoopThread thread;
   TcpServer server;
+  std::optional<TaskGroup> later;
 };
 
 Inspector::Inspector(InspectorOptions options) {
@@ -192,7 +230,11 @@ Inspector::Inspector(InspectorOptions options) {
 
 Inspector::~Inspector() = default;
 
-SocketAddress Inspector::address() const { return parts_->server.address(); }
+SocketAddress Inspector::address() const {
+  SocketAddress address;
+  parts_->thread.loop().call([&] { address = parts_->server.address(); });
+  return address;
+}
 
 void detail::inspect_if_asked() noexcept {
   // Not waited for by others: one of them is the inspector's own loop.

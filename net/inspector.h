@@ -33,6 +33,9 @@ struct InspectorOptions {
 /// With WEIR_INSPECT=ADDRESS (`unix:/path`, `127.0.0.1:port`) in the environment the first loop
 /// that runs starts one that lives as long as the process; that it cannot be is logged.
 ///
+/// In a process that `TcpServer::hand_over` has started it takes the address as soon as the
+/// predecessor lets go of it, which may be a while.
+///
 /// From any thread. Its destructor ends it, and its thread.
 class Inspector {
  public:
@@ -43,7 +46,7 @@ class Inspector {
   Inspector& operator=(const Inspector&) = delete;
   ~Inspector();
 
-  /// The bound address.
+  /// The bound address; empty while a predecessor has it.
   [[nodiscard]] SocketAddress address() const;
 
  private:

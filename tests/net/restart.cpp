@@ -23,7 +23,9 @@
 #include <vector>
 
 #include "../support/captured_log.h"
+#include "../support/directory.h"
 #include "../support/net.h"
+#include "../support/net_server.h"
 #include "../support/process.h"
 
 using namespace weir;
@@ -372,6 +374,29 @@ TEST_CASE("a server on a Unix path restarts under churn, and the path stays unti
       std::filesystem::temp_directory_path() / ("weir-restart-" + std::to_string(::getpid()));
   restart_under_churn({"unix:" + path.string()});
   CHECK_FALSE(std::filesystem::exists(path));
+}
+
+TEST_CASE("a successor can be looked into at the same address once its predecessor has ended") {
+  const Directory directory;
+  const std::string address = "unix:" + directory.file("inspect");
+  Servers servers({"/usr/bin/env", "WEIR_INSPECT=" + address, kProgram, "serve", "127.0.0.1:0"});
+  const auto answers = [&address] {
+    try {
+      Peer peer = Peer::connect(SocketAddress::parse(address));
+      peer.send("GET /loops HTTP/1.0\r\n\r\n");
+      return peer.receive_all().find("200 OK") != std::string::npos;
+    } catch (const std::system_error&) {
+      return false;
+    }
+  };
+  (void)servers.ready();
+  CHECK(eventually(answers));
+  ::kill(servers.current(), SIGHUP);
+  (void)servers.ready();
+  CHECK(servers.wait() == 0);
+  CHECK(eventually(answers));
+  ::kill(servers.current(), SIGTERM);
+  CHECK(servers.wait() == 0);
 }
 
 TEST_CASE("a listening socket is inherited as systemd hands it over") {
