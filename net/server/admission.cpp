@@ -17,6 +17,13 @@ bool Admission::admit_unknown() {
   return refuse();
 }
 
+bool Admission::refuse_beyond(std::size_t load) {
+  if (most_ == 0 || load < most_) return false;
+  const std::lock_guard lock(mutex_);
+  ++refused_;
+  return true;
+}
+
 bool Admission::refuse() noexcept {
   ++refused_;
   --count_;

@@ -27,6 +27,10 @@ class Admission {
   [[nodiscard]] bool admit(std::uint64_t peer);
   void leave(std::uint64_t peer) noexcept;
 
+  /// Refuses one that has not been counted, if a loop with so many connections, be they on the way
+  /// to it, can have no more. True then.
+  [[nodiscard]] bool refuse_beyond(std::size_t load);
+
   // A connection of which it is not known yet who the peer is.
   /// The same of the limit in all.
   [[nodiscard]] bool admit_unknown();

@@ -69,7 +69,10 @@ void Intake::hand_out(Socket socket) {
   const TimePoint now = share_.gate().loop().machine().now();
   if (!hands_out_) return share_.serve(std::move(socket), Share::Place(share_), now);
   try {
-    auto sent = std::make_unique<InTransit>(next_to_serve());
+    const std::shared_ptr<Share>& next = next_to_serve();
+    // A loop that is stuck would have everybody's descriptors wait for it.
+    if (share_.core().admission.refuse_beyond(next->load())) return;
+    auto sent = std::make_unique<InTransit>(next);
     Share& to = *sent->to;
     sent->socket = std::move(socket);
     sent->accepted = now;

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <future>
 #include <map>
 #include <mutex>
 #include <set>
@@ -168,5 +169,28 @@ TEST_CASE("the kernel's balance is a listener for each loop, as with reuse_port"
     ServerOptions options = balanced(Balance::round_robin, 2);
     options.reuse_port = true;
     CHECK(shares_port(options));
+  });
+}
+
+TEST_CASE("no more connections wait for a loop that is stuck than the server may have") {
+  for_each_engine([](Engine engine) {
+    ServerOptions options = server_options(engine, 2);
+    options.balance = Balance::round_robin;
+    options.max_connections = 4;
+    ServerThread server(options, echo);
+    std::promise<void> blocks;
+    std::promise<void> release;
+    CHECK(eventually([&] { return server->loops().size() == 2; }));
+    server->loops().front()->post([&, released = release.get_future().share()] {
+      blocks.set_value();
+      released.wait();
+    });
+    blocks.get_future().wait();
+    std::vector<Peer> peers;
+    for (int i = 0; i < 20; ++i) peers.push_back(server.connect());
+    // Of ten for each loop four are there, or wait.
+    CHECK(eventually([&] { return server->refused() >= 12; }));
+    CHECK(server->refused() == 12);
+    release.set_value();
   });
 }
