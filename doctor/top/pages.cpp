@@ -230,10 +230,10 @@ Section section_of_waits(const look::Look& now) {
   return table.section("oldest waits");
 }
 
-bool is_at_mark(const look::Json& connection) {
-  return connection["paused"].yes() ||
-         (connection["high"].number() > 0 &&
-          connection["pending"].number() >= connection["high"].number());
+/// Someone waits: for a handler that reads, or for a peer. Above its high mark a sender waits until
+/// the low one is reached.
+bool is_held_up(const look::Json& connection) {
+  return connection["paused"].yes() || connection["pending"].number() > connection["low"].number();
 }
 
 /// Those that send most of late, then those that hold most.
@@ -272,7 +272,7 @@ Section section_of_connections(const look::Look& now, const Rates& rates) {
     table.add({of["name"].text(), of["loop"].text(), of["state"].text(),
                std::to_string(rates.of(of, "sent")), number("pending"), number("high"),
                number("unread"), number("input_high"), remarks},
-              is_at_mark(of));
+              is_held_up(of));
   }
   return table.section("busiest connections");
 }

@@ -10,7 +10,7 @@ namespace top {
 
 struct Row {
   std::string text;
-  bool is_bad = false;  // to be seen first: a loop that is stuck, a connection at its mark
+  bool is_bad = false;  // to be seen first: a loop that is stuck, a connection that is held up
 };
 
 /// A part of what is shown: a line of columns' names and the rows.
