@@ -165,6 +165,7 @@ weir::Task<Look> look_at(std::string address, std::chrono::milliseconds patience
 weir::Task<Look> look_at_any(std::vector<std::string> addresses,
                              std::chrono::milliseconds patience) {
   std::exception_ptr failure;
+  if (addresses.size() > 1) patience = std::min(patience, std::chrono::milliseconds(1000));
   for (const std::string& address : addresses) {
     try {
       co_return co_await look_at(address, patience);

@@ -50,8 +50,9 @@ Counts counts_of(const Look& look);
 /// says in one line what is wrong: nobody answers there, or not in time, or it is no inspector.
 weir::Task<Look> look_at(std::string address, std::chrono::milliseconds patience);
 
-/// The same with the first of the addresses where an inspector answers; throws what was wrong with
-/// the last.
+/// The same with the first of the addresses where an inspector answers, of which each has a second
+/// if there are several: the others are other servers', which may say nothing. Throws what was
+/// wrong with the last.
 weir::Task<Look> look_at_any(std::vector<std::string> addresses,
                              std::chrono::milliseconds patience);
 

@@ -205,11 +205,14 @@ class View {
 /// Looks again and again. Throws when the process has ended.
 weir::Task<> keep_looking(const Target& target, std::chrono::milliseconds interval, View& view,
                           weir::Channel<int>& news) {
+  std::vector<std::string> addresses = target.addresses;
   for (;;) {
     std::string trouble;
     try {
-      auto look = look::look_at_any(target.addresses, kPatience);
-      view.looked(co_await std::move(look));
+      auto look = look::look_at_any(addresses, kPatience);
+      look::Look seen = co_await std::move(look);
+      addresses = {seen.address};  // the others are not the inspector's
+      view.looked(std::move(seen));
     } catch (const std::runtime_error& error) {
       trouble = error.what();
     }
