@@ -136,6 +136,7 @@ def strangers():
                          (http("<html>"), "no JSON"),
                          (http('[{"a": "\\u00'), "no JSON"),
                          (http("[" * 100_000), "nested too deep"),
+                         (http("[" * 1000 + "]" * 1000), "is no list"),
                          (http("{}"), "is no list"),
                          (http("[1, 2]"), "is no list"),
                          (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n", "no length"),
