@@ -185,9 +185,9 @@ class Wording {
     }
   }
 
-  [[nodiscard]] TaskWords of(const TaskLine& line) const {
-    TaskWords words{function_name(line.where.function_name()), line.where.file_name(),
-                    line.where.line(), line.words};
+  [[nodiscard]] TaskWords of(const TaskLine& line) {
+    TaskWords words{function(line.where.function_name()), line.where.file_name(), line.where.line(),
+                    line.words};
     if (line.where.line() == 0) words.function = "an operand";
     if (!line.name.empty()) words.function += " \"" + line.name + '"';
     const auto found = of_tasks_.find(line.scope);
@@ -196,7 +196,15 @@ class Wording {
   }
 
  private:
+  /// Most tasks are in one of a few.
+  const std::string& function(const char* signature) {
+    const auto [found, is_new] = functions_.try_emplace(signature);
+    if (is_new) found->second = function_name(signature);
+    return found->second;
+  }
+
   std::unordered_map<const Scope*, const ConnectionLine*> of_tasks_;
+  std::unordered_map<const void*, std::string> functions_;  // by what the compiler calls them
 };
 
 std::string seconds(std::uint32_t ms) {
@@ -238,14 +246,16 @@ void add_tree(std::string& text, const LoopReport& loop) {
   }
   text += '\n';
   add_view(text, loop.view);
-  const Wording wording(loop);
+  Wording wording(loop);
   for (const TaskLine& line : loop.tasks) {
     const TaskWords words = wording.of(line);
     text.append(2 * line.depth + 2, ' ');
     text += words.function;
-    if (words.line > 0) text += " at " + words.file + ':' + std::to_string(words.line);
-    text += ", " + seconds(line.waiting_ms);
-    if (!words.waits_for.empty()) text += ": " + words.waits_for;
+    if (words.line > 0) {
+      text.append(" at ").append(words.file).append(1, ':').append(std::to_string(words.line));
+    }
+    text.append(", ").append(seconds(line.waiting_ms));
+    if (!words.waits_for.empty()) text.append(": ").append(words.waits_for);
     text += '\n';
   }
   if (loop.tasks_cut) text += "  … and more\n";
@@ -271,7 +281,7 @@ std::string tasks_as_json(const Snapshot& snapshot) {
             ",\"state\":" + json_string(name_of(loop.state));
     if (!loop.view.state.empty()) text += ",\"thread\":" + view_as_json(loop.view);
     text += ",\"tasks\":[";
-    const Wording wording(loop);
+    Wording wording(loop);
     std::size_t open = 0;  // lines that have not been closed
     for (const TaskLine& line : loop.tasks) {
       const TaskWords words = wording.of(line);
