@@ -179,7 +179,7 @@ TEST_CASE("a handler that computes: its loop is stuck, at which await it began, 
       CHECK(has(line_with(tree, "\"computing\""), "STUCK in one turn for "));
       CHECK(has(line_with(tree, "the thread "), "the thread runs"));
       CHECK(has(line_with(tree, "awaited last in "), "compute at " + std::string(kHere)));
-      CHECK(has(line_with(tree, "    compute ("), "+0x"));
+      CHECK(has(line_with(tree, "compute ("), "+0x"));
       CHECK(has(tree, "    weir::detail::Scheduler::run_ready ("));
       CHECK(asked_until(inspector, "/tasks", R"("thread":{"state":"runs")"));
       // The log says the same, once, unless the thread had no time for an answer.
