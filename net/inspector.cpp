@@ -246,7 +246,7 @@ void detail::inspect_if_asked() noexcept {
   try {
     // Never destroyed: its thread may serve while `main` has returned.
     // What nobody reads the compiler leaves out, and who looks for leaks would find one.
-    [[gnu::used]] static Inspector* inspector = nullptr;
+    [[gnu::used, maybe_unused]] static Inspector* inspector = nullptr;
     inspector = new Inspector({.address = SocketAddress::parse(wanted)});
   } catch (...) {
     const auto what = LogLine() << "WEIR_INSPECT=" << std::string_view(wanted)
