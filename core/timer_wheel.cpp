@@ -80,7 +80,8 @@ std::size_t TimerWheel::expire(TimePoint time) noexcept {
       } else {
         --size_;
         ++fired;
-        add_nanoseconds(lag_, (time - timer->deadline()).count());
+        // A deadline may lie before the clock's beginning, by more than a duration can be.
+        add_nanoseconds(lag_, (time - std::max(timer->deadline(), TimePoint())).count());
         timer->fire_(*timer);
       }
     }
