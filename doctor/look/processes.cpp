@@ -32,7 +32,9 @@ constexpr std::string_view kThread = "weir-inspect";
 
 std::string content_of(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  std::ostringstream text;
+  text << file.rdbuf();  // its process may end meanwhile, which an iterator would throw
+  return text.str();
 }
 
 std::string link_of(const fs::path& path) {
