@@ -115,7 +115,7 @@ class Branch {
     if (scheduler == nullptr || promise->scope.parent() == nullptr) {
       promise->handle().destroy();
     } else {
-      const Scheduler::Inside destructors(*scheduler, &promise->scope);
+      const Scheduler::Burial destructors(*scheduler, promise->scope);
       promise->handle().destroy();
     }
   }

@@ -204,24 +204,6 @@ std::size_t Scheduler::run_ready(std::size_t most) {
   return count;
 }
 
-/// Noted for whoever interrupts this thread, in an order that he sees.
-class Scheduler::Burying {
- public:
-  explicit Burying(Scheduler& scheduler) noexcept : count_(scheduler.burying_) {
-    count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-  }
-  Burying(const Burying&) = delete;
-  Burying& operator=(const Burying&) = delete;
-  ~Burying() {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
-  }
-
- private:
-  std::atomic<int>& count_;
-};
-
 void Scheduler::bury_doomed() noexcept {
   List<Root> waiting;  // for what still runs, or is doomed, below them
   for (bool buried = true; buried; doomed_.splice_back(waiting)) {
@@ -234,8 +216,7 @@ void Scheduler::bury_doomed() noexcept {
         continue;
       }
       scope.set_doomed(false);
-      const Burying burying(*this);
-      const Inside destructors(*this, &scope);
+      const Burial destructors(*this, scope);
       root->destroy();
       buried = true;
     }

@@ -310,6 +310,40 @@ class Scheduler {
     Inside* outer_;
   };
 
+  /// The same while what the scope belongs to is destroyed: it is there no more at the end, and so
+  /// is nobody's who interrupts this thread.
+  class Burial {
+   public:
+    Burial(Scheduler& scheduler, Scope& scope) noexcept
+        : hidden_(scheduler.burying_), inside_(scheduler, &scope) {}
+
+   private:
+    /// Counted in an order that a handler of signals sees.
+    class Hidden {
+     public:
+      explicit Hidden(std::atomic<int>& count) noexcept : count_(count) {
+        add(1);
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+      }
+      Hidden(const Hidden&) = delete;
+      Hidden& operator=(const Hidden&) = delete;
+      ~Hidden() {
+        std::atomic_signal_fence(std::memory_order_seq_cst);
+        add(-1);
+      }
+
+     private:
+      void add(int more) const noexcept {
+        count_.store(count_.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
+      }
+
+      std::atomic<int>& count_;
+    };
+
+    Hidden hidden_;
+    Inside inside_;
+  };
+
   /// Runs `work` in a turn of this loop. From any thread; the one member that may be.
   virtual void post(std::unique_ptr<Posted> work) = 0;
 
@@ -414,8 +448,6 @@ class Scheduler {
   virtual void disarm(Timer& timer) noexcept = 0;
 
   static inline constinit thread_local Scheduler* current_ = nullptr;
-
-  class Burying;
 
   void doom(Root& root) noexcept;
 

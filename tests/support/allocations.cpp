@@ -1,7 +1,11 @@
 #include "allocations.h"
 
+#include <weir/coro/scheduler.h>
+
 #include <malloc.h>
 
+#include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <new>
@@ -37,8 +41,20 @@ void* allocate(std::size_t size) {
   throw std::bad_alloc();
 }
 
+/// Whoever interrupts the thread just now, to tell where it is stuck, looks at the scope that runs.
+void check_not_running(const void* block, std::size_t size) noexcept {
+  const auto* scheduler = weir::detail::Scheduler::current_or_null();
+  const auto* scope = scheduler == nullptr ? nullptr : scheduler->interrupted_scope();
+  const auto at = reinterpret_cast<std::uintptr_t>(scope);
+  const auto begin = reinterpret_cast<std::uintptr_t>(block);
+  if (at < begin || at >= begin + size) return;
+  std::fputs("what is freed holds the scope that runs\n", stderr);
+  std::abort();
+}
+
 void release(void* block) noexcept {
   const std::size_t size = ::malloc_usable_size(block);  // 0 for a null pointer
+  check_not_running(block, size);
   if (size >= kLarge) --counters.large;
   counters.bytes -= static_cast<std::int64_t>(size);
   std::free(block);
