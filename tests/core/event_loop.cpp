@@ -647,6 +647,7 @@ TEST_CASE(
         continue;
       }
       if (has_run) CHECK(loop->run_until_complete(number()) == 5);
+      while (!test::other_threads_sleep()) std::this_thread::yield();
       const pid_t child = ::fork();
       if (child == 0) {
         int code = 1;

@@ -17,6 +17,7 @@
 
 #include "../support/captured_log.h"
 #include "../support/net_server.h"
+#include "../support/process.h"
 #include "../support/sim.h"
 
 using namespace weir;
@@ -40,20 +41,6 @@ std::size_t watchers() {
     if (name == "weir-watch") ++count;
   }
   return count;
-}
-
-/// All threads of this process but the calling one sleep: none is about to be started, allocates
-/// or holds a lock of the allocator, which GCC 12's AddressSanitizer leaves locked in a child.
-bool others_sleep() {
-  const std::string own = std::to_string(::gettid());
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    if (task.path().filename() == own) continue;
-    std::string line;
-    std::getline(std::ifstream(task.path() / "stat"), line);
-    const std::size_t name_end = line.rfind(')');
-    if (name_end != std::string::npos && line.compare(name_end, 4, ") S ", 4) != 0) return false;
-  }
-  return true;
 }
 
 Task<> look(std::size_t& count) {
@@ -199,7 +186,7 @@ TEST_CASE("a process that was forked while loops run elsewhere runs and watches 
   }
   EventLoopThread beside(watched(Engine::automatic, "beside"));
   beside.loop().call([] {});  // it runs, and so does who looks at it
-  CHECK(eventually([] { return watchers() == 1 && others_sleep(); }));
+  CHECK(eventually([] { return watchers() == 1 && other_threads_sleep(); }));
   const pid_t child = ::fork();
   if (child == 0) {
     logging::set_logger(nullptr);

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <string_view>
@@ -35,6 +37,20 @@ inline std::map<int, std::string> open_descriptors() {
   }
   ::closedir(directory);
   return found;
+}
+
+/// All threads of this process but the calling one sleep: none is about to be started, allocates
+/// or holds a lock of the allocator, which GCC 12's AddressSanitizer leaves locked in a child.
+inline bool other_threads_sleep() {
+  const std::string own = std::to_string(::gettid());
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    if (task.path().filename() == own) continue;
+    std::string line;
+    std::getline(std::ifstream(task.path() / "stat"), line);
+    const std::size_t name_end = line.rfind(')');
+    if (name_end != std::string::npos && line.compare(name_end, 4, ") S ", 4) != 0) return false;
+  }
+  return true;
 }
 
 /// Sets an environment variable, or removes it with nullptr, until the end of its life.
