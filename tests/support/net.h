@@ -30,11 +30,18 @@ namespace weir::test {
 using namespace std::chrono_literals;
 
 #if defined(__SANITIZE_THREAD__)
+#define WEIR_TEST_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WEIR_TEST_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef WEIR_TEST_THREAD_SANITIZER
 inline constexpr bool kThreadSanitizer = true;
 #else
 inline constexpr bool kThreadSanitizer = false;
 #endif
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#ifdef WEIR_SANITIZED
 inline constexpr bool kSanitized = true;
 #else
 inline constexpr bool kSanitized = false;
