@@ -368,11 +368,11 @@ void EventLoop::describe(detail::LoopReport& report, bool with_connections) cons
 }
 
 void EventLoop::write_handled(detail::LogLine& to) const noexcept {
-  const detail::Scope* running = current_scope();
-  if (running == nullptr) return;
+  const detail::Scope* scope = running().scope();
+  if (scope == nullptr) return;
   for (detail::LoopResource* resource = resources_.front(); resource != nullptr;
        resource = resources_.after(*resource)) {
-    if (resource->write_handled(to, *running)) return;
+    if (resource->write_handled(to, *scope)) return;
   }
 }
 

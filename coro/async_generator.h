@@ -76,11 +76,11 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     /// destructor of a task that its body owns may start whoever awaits it), the body must not end
     /// below that, and has its turn when that is over.
     void go_on(detail::Scheduler& scheduler) {
-      const bool inside = scheduler.runs_in(scope());
-      if (!inside) scope().attach(scheduler.current_scope());
+      const bool inside = scheduler.running().is_in(scope());
+      if (!inside) scope().attach(scheduler.running().scope());
       if (std::exchange(running_, true)) return;
       if (inside) {
-        const detail::Scheduler::Inside own(scheduler, &scope());
+        const detail::Running::Inside own(scheduler.running(), &scope());
         turn_.suspend(handle());
         turn_.wake();
       } else {

@@ -64,7 +64,7 @@ class Branch {
     /// Whoever goes on now is the awaiter.
     void leave() noexcept {
       if (Scheduler* scheduler = Scheduler::current_or_null()) {
-        scheduler->go_on_in(scope.parent());
+        scheduler->running().go_on_in(scope.parent());
       }
     }
 
@@ -99,13 +99,13 @@ class Branch {
     promise_->index = index;
     Scheduler* scheduler = Scheduler::current_or_null();
     if (scheduler == nullptr) return promise_->handle().resume();
-    Scope* awaiter = scheduler->current_scope();
+    Scope* awaiter = scheduler->running().scope();
     promise_->scope.stand_below(awaiter);
     promise_->scope.inherit_locals(awaiter);
     promise_->scope.runs_at(scheduler->clock_ms());
-    scheduler->go_on_in(&promise_->scope);
+    scheduler->running().go_on_in(&promise_->scope);
     promise_->handle().resume();
-    scheduler->go_on_in(awaiter);
+    scheduler->running().go_on_in(awaiter);
   }
 
   void drop() noexcept {
@@ -115,7 +115,7 @@ class Branch {
     if (scheduler == nullptr || promise->scope.parent() == nullptr) {
       promise->handle().destroy();
     } else {
-      const Scheduler::Burial destructors(*scheduler, promise->scope);
+      const Running::Burial destructors(scheduler->running(), promise->scope);
       promise->handle().destroy();
     }
   }

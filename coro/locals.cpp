@@ -12,7 +12,7 @@ constinit std::atomic<std::uint64_t> last_key{0};
 
 Scope* current_scope() noexcept {
   Scheduler* scheduler = Scheduler::current_or_null();
-  return scheduler == nullptr ? nullptr : scheduler->current_scope();
+  return scheduler == nullptr ? nullptr : scheduler->running().scope();
 }
 
 }  // namespace

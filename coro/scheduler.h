@@ -1,6 +1,7 @@
 #pragma once
 
 #include <weir/coro/list.h>
+#include <weir/coro/scope.h>
 
 #include <atomic>
 #include <chrono>
@@ -23,7 +24,6 @@ using TimePoint = std::chrono::steady_clock::time_point;
 namespace weir::detail {
 
 class Scheduler;
-class Locals;
 class Place;
 
 /// `now + delay`, saturating: a delay that reaches past the clock's range means "never".
@@ -40,108 +40,6 @@ template <class Rep, class Period>
   if (Seconds(delay) <= Seconds(Duration::min())) return Duration::min();
   return std::chrono::ceil<Duration>(delay);
 }
-
-/// A node of the tree of what owns what: a task group stands below the task that made it, the
-/// group's tasks below the group. It answers one question: would destroying this end the very
-/// coroutine that is running now? Then the destruction waits until that coroutine suspends.
-///
-/// A scope of a task has that task's values of `TaskLocal`; what only groups or serves others (a
-/// `TaskGroup`, the body of a generator) stands for the task above it.
-class Scope {
- public:
-  /// `task` and `generator` are the scopes of a `Root`. `branch`: a task that its parent's frames
-  /// own, and that need not be known to the parent.
-  enum class Kind : std::uint8_t { task, group, generator, branch };
-
-  explicit Scope(Scope* parent, Kind kind = Kind::task) noexcept : parent_(parent), kind_(kind) {
-    if (kind != Kind::branch) link();
-  }
-  Scope(const Scope&) = delete;
-  Scope& operator=(const Scope&) = delete;
-  /// What stands below it goes to its parent: it may outlive this scope.
-  ~Scope() {
-    if (kind_ != Kind::branch || has_extra_ || below_.first_child != nullptr) end();
-  }
-
-  /// True if `inner` is this scope or stands below it.
-  [[nodiscard]] bool contains(const Scope* inner) const noexcept {
-    while (inner != nullptr && inner != this) inner = inner->parent_;
-    return inner != nullptr;
-  }
-
-  [[nodiscard]] Scope* parent() const noexcept { return parent_; }
-  [[nodiscard]] Kind kind() const noexcept { return kind_; }
-  /// When it ran last, by its loop's `clock_ms`: it has waited since.
-  [[nodiscard]] std::uint32_t ran_ms() const noexcept { return ran_ms_; }
-  void runs_at(std::uint32_t clock_ms) noexcept { ran_ms_ = clock_ms; }
-
-  /// The scopes right below but branches, the latest first; nullptr: none, or no more.
-  [[nodiscard]] Scope* first_below() noexcept;
-  [[nodiscard]] Scope* next() const noexcept { return next_; }
-  [[nodiscard]] Scope* previous() const noexcept { return previous_; }
-
-  // For a scope without a parent that marks a place among others, for who goes through them:
-  /// Behind all that stand below that one, of which there are some.
-  void stand_last_below(Scope& parent) noexcept;
-  /// In front of that one, which has a parent.
-  void stand_before(Scope& sibling) noexcept;
-  void stand_nowhere() noexcept;
-
-  /// Moves the scope, with all that stands below it, below `parent`, which is none of those.
-  void attach(Scope* parent) noexcept;
-
-  /// For a branch, once.
-  void stand_below(Scope* parent) noexcept { parent_ = parent; }
-
-  /// The values of the task that the scope belongs to; nullptr if it has none.
-  [[nodiscard]] const Locals* locals() const noexcept {
-    const Scope* task = this;
-    while (task != nullptr && task->is_helper()) task = task->parent_;
-    return task != nullptr && task->has_extra_ ? task->own_locals() : nullptr;
-  }
-  /// Gives it these. False where no task stands above. Throws `std::bad_alloc`.
-  bool set_locals(Locals&& locals);
-  /// A task that begins: it has what runs on this thread now has, `by` being the scope of that.
-  /// Throws `std::bad_alloc`.
-  void inherit_locals(const Scope* by) {
-    if (by == nullptr || by->locals() != nullptr) inherit_current_locals();
-  }
-
- private:
-  friend class Scheduler;
-
-  /// In place of `below_.first_child`, for one that has values: the others need not pay for them.
-  struct Extra;
-
-  /// Stands for the task above it.
-  [[nodiscard]] bool is_helper() const noexcept {
-    return kind_ == Kind::group || kind_ == Kind::generator;
-  }
-  [[nodiscard]] Scope*& first_child() noexcept;
-  [[nodiscard]] const Locals* own_locals() const noexcept;
-  void inherit_current_locals();
-  void end() noexcept;
-  [[gnu::noinline]] void hand_over_children() noexcept;
-  [[gnu::noinline]] void drop_locals() noexcept;
-  void link() noexcept;
-  void unlink() noexcept;
-  /// Says whether what this is the scope of is doomed.
-  void set_doomed(bool doomed) noexcept;
-  static void add_doomed(Scope* from, std::uint32_t count) noexcept;
-
-  Scope* parent_;
-  union {
-    Scope* first_child = nullptr;
-    Extra* extra;  // if `has_extra_`
-  } below_;
-  Scope* next_ = nullptr;
-  Scope* previous_ = nullptr;
-  std::uint32_t doomed_count_ = 0;  // of the doomed from here down
-  std::uint32_t ran_ms_ = 0;
-  bool doomed_ = false;
-  bool has_extra_ = false;
-  Kind kind_;
-};
 
 /// A suspended coroutine, in a wait list or in its loop's ready queue. Lives in the frame of the
 /// coroutine; its destructor takes it out of whichever list it is in, so a destroyed frame is
@@ -288,62 +186,6 @@ class Scheduler {
   /// ends early. Saturating.
   [[nodiscard]] virtual TimePoint deadline_in(Duration delay) noexcept = 0;
 
-  /// Enters a scope for its own life: what owns the scope is not destroyed meanwhile.
-  class Inside {
-   public:
-    Inside(Scheduler& scheduler, Scope* scope) noexcept
-        : scheduler_(scheduler),
-          scope_(std::exchange(scheduler.scope_, scope)),
-          outer_(std::exchange(scheduler.outer_, this)) {}
-    Inside(const Inside&) = delete;
-    Inside& operator=(const Inside&) = delete;
-    ~Inside() {
-      scheduler_.scope_ = scope_;
-      scheduler_.outer_ = outer_;
-    }
-
-   private:
-    friend class Scheduler;
-
-    Scheduler& scheduler_;
-    Scope* scope_;  // that it was entered from, where something runs too
-    Inside* outer_;
-  };
-
-  /// The same while what the scope belongs to is destroyed: it is there no more at the end, and so
-  /// is nobody's who interrupts this thread.
-  class Burial {
-   public:
-    Burial(Scheduler& scheduler, Scope& scope) noexcept
-        : hidden_(scheduler.burying_), inside_(scheduler, &scope) {}
-
-   private:
-    /// Counted in an order that a handler of signals sees.
-    class Hidden {
-     public:
-      explicit Hidden(std::atomic<int>& count) noexcept : count_(count) {
-        add(1);
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-      }
-      Hidden(const Hidden&) = delete;
-      Hidden& operator=(const Hidden&) = delete;
-      ~Hidden() {
-        std::atomic_signal_fence(std::memory_order_seq_cst);
-        add(-1);
-      }
-
-     private:
-      void add(int more) const noexcept {
-        count_.store(count_.load(std::memory_order_relaxed) + more, std::memory_order_relaxed);
-      }
-
-      std::atomic<int>& count_;
-    };
-
-    Hidden hidden_;
-    Inside inside_;
-  };
-
   /// Runs `work` in a turn of this loop. From any thread; the one member that may be.
   virtual void post(std::unique_ptr<Posted> work) = 0;
 
@@ -366,23 +208,12 @@ class Scheduler {
   /// Called where an exception has nobody left to go to: it is logged.
   virtual void report_failure(std::exception_ptr failure, const char* where) noexcept = 0;
 
-  /// The owner of the coroutine that runs now, or nullptr outside of any.
-  [[nodiscard]] Scope* current_scope() const noexcept { return scope_; }
-
-  /// The same for a handler of signals that has interrupted this thread anywhere: nullptr also
-  /// where the owner may be going.
-  [[nodiscard]] Scope* interrupted_scope() const noexcept {
-    return burying_.load(std::memory_order_relaxed) == 0 ? scope_ : nullptr;
-  }
+  /// What runs on it now, and what is above that.
+  [[nodiscard]] Running& running() noexcept { return now_running_; }
+  [[nodiscard]] const Running& running() const noexcept { return now_running_; }
 
   /// Above all that runs on this loop: parent of what is made outside of any coroutine.
   [[nodiscard]] Scope& top_scope() noexcept { return top_; }
-
-  /// What runs goes on as part of another scope of the same owner: of one above or below it.
-  void go_on_in(Scope* scope) noexcept { scope_ = scope; }
-
-  /// Whether a coroutine or destructor of `scope`, or of what stands below it, is running now.
-  [[nodiscard]] bool runs_in(const Scope& scope) const noexcept;
 
   /// To be asked by an awaitable that is ready at once: false for one in some hundred, which goes
   /// through the ready queue then. A coroutine that never has to wait leaves the others, the timers
@@ -460,15 +291,13 @@ class Scheduler {
   std::uint32_t at_once_ = kMostAtOnce;  // left in this turn
   std::atomic<std::uint32_t> clock_ms_ = 0;
   Scope top_{nullptr, Scope::Kind::group};
-  Scope* scope_ = nullptr;
-  std::atomic<int> burying_ = 0;  // destructions under way, of what `scope_` may belong to
-  Inside* outer_ = nullptr;       // a task started by a running one runs nested in it
+  Running now_running_;
 };
 
 inline void Waiter::suspend(std::coroutine_handle<> handle) noexcept {
   frame_ = handle.address();
   scheduler_ = Scheduler::current_;
-  scope_ = scheduler_->scope_;
+  scope_ = scheduler_->now_running_.scope();
 }
 
 inline void Waiter::wake() noexcept { scheduler_->ready_.push_back(*this); }

@@ -39,7 +39,7 @@ TaskGroup::~TaskGroup() {
   if (!tasks_.empty()) {
     // Who owns the group has to wait, whatever the destructors of its tasks cancel.
     home_.has_waited = true;
-    const detail::Scheduler::Inside inside(home_.scheduler, &scope_);
+    const detail::Running::Inside inside(home_.scheduler.running(), &scope_);
     // Again for what they spawn: nobody else would drop it.
     while (!tasks_.empty()) cancel();
   }

@@ -35,8 +35,8 @@ class TaskGroup {
   TaskGroup() : TaskGroup(detail::Scheduler::current()) {}
   explicit TaskGroup(detail::Scheduler& scheduler, Watcher* watcher = nullptr)
       : home_{scheduler},
-        scope_(scheduler.current_scope() != nullptr ? scheduler.current_scope()
-                                                    : &scheduler.top_scope(),
+        scope_(scheduler.running().scope() != nullptr ? scheduler.running().scope()
+                                                      : &scheduler.top_scope(),
                detail::Scope::Kind::group),
         watcher_(watcher) {}
   TaskGroup(const TaskGroup&) = delete;
@@ -93,7 +93,7 @@ class TaskGroup {
    public:
     Member(TaskGroup& owner, std::shared_ptr<const void> keep)
         : detail::Root(&owner.scope_), keep_(std::move(keep)) {
-      scope().inherit_locals(owner.home_.scheduler.current_scope());
+      scope().inherit_locals(owner.home_.scheduler.running().scope());
     }
 
     virtual std::coroutine_handle<> handle() noexcept = 0;

@@ -122,7 +122,9 @@ class Loop:
 
     def running_scope(self):
         """Of the task that runs now; 0: none."""
-        return unsigned(self.scheduler + part("Scheduler.scope_")) if self.runs else 0
+        if not self.runs:
+            return 0
+        return unsigned(self.scheduler + part("Scheduler.now_running_") + part("Running.scope_"))
 
     def counter(self, name):
         return unsigned(self.address + part("EventLoop.metrics_") + part("Metrics." + name))

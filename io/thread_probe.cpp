@@ -55,7 +55,7 @@ static_assert(std::atomic<int>::is_always_lock_free);
 /// coroutine that it awaited may have gone.
 std::source_location last_await() noexcept {
   Scheduler* const loop = Scheduler::current_or_null();
-  Scope* scope = loop == nullptr ? nullptr : loop->interrupted_scope();
+  Scope* scope = loop == nullptr ? nullptr : loop->running().interrupted();
   while (scope != nullptr &&
          (scope->kind() == Scope::Kind::group || scope->kind() == Scope::Kind::branch)) {
     scope = scope->parent();

@@ -16,7 +16,7 @@ struct Connection::Late : FrameAllocated {
   struct Linger : Timer {
     explicit Linger(Connection& of)
         : Timer([](Timer& timer) noexcept {
-            Connection& ending = static_cast<Linger&>(timer).connection;
+            Ending& ending = static_cast<Linger&>(timer).connection.ending();
             ending.abort();
             ending.conclude();
           }),

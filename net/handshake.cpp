@@ -20,7 +20,7 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
       const std::size_t before = connection.inbox().unread();
       const Failure failure = handshake.work(connection.inbox());
       connection.identity().count_received(connection.inbox().unread() - before);
-      connection.transformed(failure);
+      connection.transforming().worked(failure);
       if (failure == 0) connection.receiver().update();
       if (gate != nullptr) gate->leave(std::move(permit));
       // Once it is done what comes behind it is for whoever uses the connection to hear of.
@@ -49,7 +49,7 @@ HandshakeGate::UnderWay::UnderWay(HandshakeGate& gate, Connection& connection)
   gate.under_way_.push_back(*this);
   if (++gate.count_ <= kMostUnderWay) return;
   --gate.count_;
-  gate.under_way_.pop_front()->connection_.cut(kClosedHere, true);
+  gate.under_way_.pop_front()->connection_.ending().cut(kClosedHere, true);
 }
 
 HandshakeGate::UnderWay::~UnderWay() {
@@ -60,12 +60,12 @@ HandshakeGate::UnderWay::~UnderWay() {
 Task<> agree(Connection& connection, std::unique_ptr<Handshake> made,
              std::chrono::milliseconds limit, HandshakeGate* gate) {
   Handshake& handshake = *made;
-  connection.set_transform(std::move(made));
+  connection.transforming().begin(std::move(made));
   // Whoever is dropped here leaves a connection that nobody can understand.
   struct CutOff {
     Connection* connection;
     ~CutOff() {
-      if (connection != nullptr) connection->cut(kClosedHere, true);
+      if (connection != nullptr) connection->ending().cut(kClosedHere, true);
     }
   } cut_off{&connection};
   try {

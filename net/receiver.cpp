@@ -78,7 +78,7 @@ void Receiver::completed(Completion completion) noexcept {
     polled(completion.result);
   }
   if (completion.more == 0) update();
-  connection().conclude();
+  connection().ending().conclude();
 }
 
 void Receiver::polled(int events) noexcept {
@@ -90,14 +90,14 @@ void Receiver::polled(int events) noexcept {
       error = ECONNRESET;
     if (error == 0) {
       mode_ = Mode::ended;
-      connection().peer_ended();
+      connection().transforming().peer_ended();
     }
   } else if (mode_ == Mode::held) {
     // After a FIN there may be data before it, which waits until there is room; a reset leaves
     // nothing to wait for.
     mode_ = Mode::held_at_end;
   }
-  if (error > 0) connection().fail(error);
+  if (error > 0) connection().ending().fail(error);
 }
 
 void Receiver::take_in(Completion completion) noexcept {
@@ -116,13 +116,13 @@ void Receiver::take_in(Completion completion) noexcept {
       return came_to_end();
     case -ECANCELED:
       // Not by us: the engine has been abandoned, and gives nothing any more.
-      if (!operation_.cancel_wanted) connection().fail(ECANCELED);
+      if (!operation_.cancel_wanted) connection().ending().fail(ECANCELED);
       return;
     case -EINTR:
     case -EAGAIN:
       return;
     default:
-      connection().fail(-completion.result);
+      connection().ending().fail(-completion.result);
   }
 }
 
@@ -138,18 +138,18 @@ void Receiver::note_size(std::size_t size, std::size_t room) noexcept {
 }
 
 void Receiver::came_to_end() noexcept {
-  if (connection().doubts_end()) {
+  if (connection().ending().doubts_end()) {
     mode_ = Mode::doubted;
     return;
   }
   mode_ = Mode::ended;
-  connection().peer_ended();
+  connection().transforming().peer_ended();
 }
 
 void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
   Inbox& inbox = connection().inbox();
   const std::byte* data = buffer->data();
-  if (mode_ == Mode::discarding) return connection().discard(size);
+  if (mode_ == Mode::discarding) return connection().ending().discard(size);
   if (mode_ == Mode::stopped) return;
   if (mode_ == Mode::first) look_at_first({data, size});
   try {
@@ -157,7 +157,7 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
       const std::size_t before = inbox.unread();
       const Failure failure = transform->receive(std::move(buffer), data, size, inbox);
       connection().identity().count_received(inbox.unread() - before);
-      connection().transformed(failure);
+      connection().transforming().worked(failure);
       if (mode_ == Mode::discarding || mode_ == Mode::stopped) return;
       if (in_flight() && !connection().wants_input(false)) update();
     } else {
@@ -165,7 +165,7 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
       connection().identity().count_received(size);
     }
   } catch (...) {
-    return connection().fail(ENOMEM);
+    return connection().ending().fail(ENOMEM);
   }
   if (in_flight() && (inbox.full() || (wants_bulk() && bulk_ == nullptr))) update();
 }
@@ -221,7 +221,7 @@ void Receiver::update() noexcept {
   mode_ = next_mode();
   const bool polls = mode_ == Mode::held || mode_ == Mode::doubted;
   const bool flows = mode_ == Mode::first || mode_ == Mode::flowing || mode_ == Mode::transformed;
-  const bool receives = flows || (mode_ == Mode::discarding && connection().may_discard());
+  const bool receives = flows || (mode_ == Mode::discarding && connection().ending().may_discard());
   connection().inbox().set_flowing(flows);
   if (!operation_.in_flight()) {
     if (polls || receives) start();

@@ -67,9 +67,9 @@ void SenderCore::end(bool with_reset) {
   mailbox_->post([core = shared_from_this(), with_reset] {
     if (core->connection_ == nullptr) return;
     if (with_reset) {
-      core->connection_->cut(kClosedHere, true);
+      core->connection_->ending().cut(kClosedHere, true);
     } else {
-      core->connection_->close();
+      core->connection_->ending().close();
     }
   });
 }

@@ -72,12 +72,12 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   /// given up: a part is never taken for the whole. What is unread is gone. Waiting reads and
   /// sends resume with `errc::closed_here`.
   void close() noexcept {
-    if (connection_ != nullptr) connection_->close();
+    if (connection_ != nullptr) connection_->ending().close();
   }
 
   /// Ends the connection now, with RST; queued output is lost.
   void force_close() noexcept {
-    if (connection_ != nullptr) connection_->cut(detail::kClosedHere, true);
+    if (connection_ != nullptr) connection_->ending().cut(detail::kClosedHere, true);
   }
 
   /// A handle for sending from any thread. Throws `std::logic_error` without a connection.
@@ -160,7 +160,7 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   }
   void set_option(detail::Sockets::Option option, bool on, const char* what);
   void reset() noexcept {
-    if (detail::Connection* gone = std::exchange(connection_, nullptr)) gone->drop();
+    if (detail::Connection* gone = std::exchange(connection_, nullptr)) gone->ending().drop();
   }
 
   detail::Connection* connection_ = nullptr;

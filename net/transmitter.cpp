@@ -60,11 +60,11 @@ void Transmitter::start() noexcept {
     if (!prepare()) return;
   } catch (const Broken& broken) {
     connection().outbox().queue().untake();
-    connection().fail(broken.failure);
+    connection().ending().fail(broken.failure);
     return;
   } catch (...) {
     connection().outbox().queue().untake();
-    connection().fail(ENOMEM);
+    connection().ending().fail(ENOMEM);
     return;
   }
   if (!operation_.in_flight()) connection().loop().engine().submit(operation_);
@@ -114,7 +114,7 @@ bool Transmitter::prepare_wire() {
     } else if (used > 0) {
       outbox.sent(used);
     } else {
-      if (outbox.finished() || connection().ending().says_last()) connection().send_fin();
+      if (outbox.finished() || connection().ending().says_last()) connection().ending().send_fin();
       return false;
     }
   }
@@ -172,7 +172,7 @@ void Transmitter::file_was_read(int result) noexcept {
     start();
   } else {
     // The length was promised to the peer, and the file has less.
-    connection().fail(result == 0 ? EIO : -result);
+    connection().ending().fail(result == 0 ? EIO : -result);
   }
 }
 
@@ -210,14 +210,14 @@ void Transmitter::completed(Completion completion) noexcept {
     if (kind == OperationKind::send_now) file_was_sent(count);
     sent(count);
   } else {
-    of.fail(-result);
+    of.ending().fail(-result);
   }
   if (!in_flight()) {
     if (of.outbox().queue().empty() && idle()) work_.reset();
     be_plain();
     if (!of.outbox().queue().empty() || of.transform() != nullptr) of.output_ready();
   }
-  of.conclude();
+  of.ending().conclude();
 }
 
 void Transmitter::sent(std::size_t count) noexcept {

@@ -104,7 +104,7 @@ Task<> Host::Impl::run_marked(Impl& host, std::string name, Task<> task) {
   };
   struct Begun {
     explicit Begun(Marked& task) noexcept : marked(task) {
-      marked.scope = weir::detail::Scheduler::current().current_scope();
+      marked.scope = weir::detail::Scheduler::current().running().scope();
     }
     Begun(const Begun&) = delete;
     Begun& operator=(const Begun&) = delete;

@@ -31,7 +31,7 @@ class Share::Handlers final : private TaskGroup::Watcher, public TaskGroup {
                          (tells_of_an_end(failure) && stream->receiver().at_end());
     const bool peers_doing = is_a_peers_doing(failure) && (is_over || !tells_of_a_break(failure));
     share.core_->handler_failed(failure, share.roster_, id, peers_doing);
-    if (!peers_doing && stream != nullptr) stream->end_with_reset();
+    if (!peers_doing && stream != nullptr) stream->ending().end_with_reset();
   }
 
  private:

@@ -137,7 +137,7 @@ void ProxyGreeting::leave(Connection& connection) {
     const std::byte* data = rest->data();
     connection.inbox().push(std::move(rest), data, left);
   }
-  connection.remove_transform();  // this goes
+  connection.transforming().end();  // this goes
 }
 
 }  // namespace weir::detail

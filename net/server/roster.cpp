@@ -66,7 +66,7 @@ void Roster::cut(Walker& walker, std::uint64_t last) noexcept {
   while (Connection* connection = walker.next) {
     if (connection->identity().id() > last) return;
     walker.next = open_.after(*connection);
-    connection->cut(kClosedHere, true);
+    connection->ending().cut(kClosedHere, true);
   }
 }
 
@@ -81,7 +81,7 @@ Task<> end_overdue(Roster& roster, std::chrono::milliseconds limit, IdleRoundsOf
     co_await sleep(period);
     for (Connection* one = roster.front(); one != nullptr;) {
       Connection* next = roster.after(*one);
-      if ((one->*rounds)() >= kRounds) one->cut(error, with_reset);
+      if ((one->*rounds)() >= kRounds) one->ending().cut(error, with_reset);
       one = next;
     }
   }

@@ -60,7 +60,7 @@ Share::~Share() = default;
 /// What the task that calls `start` has set is not the handlers'.
 void Share::begin(Task<> task) {
   const LocalsHere none{Locals()};
-  const Scheduler::Inside nobody(gate_.loop(), nullptr);
+  const Running::Inside nobody(gate_.loop().running(), nullptr);
   tasks_->spawn(std::move(task));
 }
 
@@ -78,7 +78,7 @@ void Share::serve(Socket socket, Place place, TimePoint accepted) {
     handlers_->spawn(welcome_.begin(TcpConnection(*stream), accepted),
                      kept_with(stream->identity().id(), core_->handler));
   } catch (const std::bad_alloc&) {
-    stream->cut(kClosedHere, true);  // it has not been served at all
+    stream->ending().cut(kClosedHere, true);  // it has not been served at all
     core_->handler_failed(std::current_exception(), roster_, stream->identity().id(), false);
     core_->presence->leave();
   } catch (...) {
@@ -158,16 +158,7 @@ void Share::begin_drain() noexcept {
 }
 
 void Share::cut() noexcept {
-  if (cut_) return;
-  begin_cut();
-  go_on_cutting();
-}
-
-void Share::begin_cut() noexcept {
-  if (std::exchange(cut_, true)) return;
-  forced_ += std::max(handlers_->size(), roster_.size());
-  intake_.close();
-  roster_.begin(cutting_);
+  if (!cut_) go_on_cutting();
 }
 
 void Share::go_on_cutting() noexcept {
@@ -185,6 +176,11 @@ void Share::go_on_cutting() noexcept {
 
 void Share::cut_until(TimePoint until) noexcept {
   const auto self = shared_from_this();
+  if (!std::exchange(cut_, true)) {
+    forced_ += std::max(handlers_->size(), roster_.size());
+    intake_.close();
+    roster_.begin(cutting_);
+  }
   while (handlers_ != nullptr && handlers_->size() > 0) {
     // Before the handler goes: its connection would end as if all had been said.
     roster_.cut(cutting_, handlers_->first_id());
@@ -222,7 +218,6 @@ void Share::tear_down() noexcept {
     stream = next;
   }
   tasks_.reset();
-  begin_cut();
   cut_until(TimePoint::max());
   while (Connection* stream = roster_.front()) let_go(*stream);
   roster_.end_walks();
@@ -235,7 +230,7 @@ void Share::tear_down() noexcept {
 /// The loop sees to it from now on.
 void Share::let_go(Connection& stream) noexcept {
   forget(stream);
-  stream.forget_owner();
+  stream.ending().forget_owner();
   gate_.loop().keep(stream);
   if (loop_ends_) stream.end_with_loop();
 }

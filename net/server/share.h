@@ -110,7 +110,6 @@ class Share final : public ConnectionOwner,
   class Handlers;
 
   Connection* adopt(Socket socket, Place place);
-  void begin_cut() noexcept;
   void go_on_cutting() noexcept;
   void cut_until(TimePoint until) noexcept;
   void forget(Connection& stream) noexcept;

@@ -63,7 +63,7 @@ bool Welcome::admits(Connection& stream, const SocketAddress& client) {
   ConnectionIdentity& identity = stream.identity();
   if (client) identity.set_peer(client);
   if (!core_.admission.identify(core_.admission.peer(identity.peer_address()))) {
-    stream.cut(kClosedHere, false);
+    stream.ending().cut(kClosedHere, false);
     return false;
   }
   identity.set_of_proxy(false);

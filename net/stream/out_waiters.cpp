@@ -14,13 +14,13 @@ void Outbox::Waiters::let_go(Send& send) noexcept {
   send.wake();
 }
 
-bool Outbox::Waiters::settle(std::uint64_t gone) noexcept {
+void Outbox::Waiters::settle(std::uint64_t gone, OutboxLevel& level) noexcept {
   while (Flush* flush = flushes_.front()) {
-    if (flush->until > gone) return false;
+    if (flush->until > gone) return;
     flush->unlink();
     flush->wake();
   }
-  return true;
+  level.remove(OutboxLevel::kFlushes);
 }
 
 void Outbox::Waiters::end(Failure failure, bool broken) noexcept {

@@ -20,8 +20,9 @@ class Outbox::Waiters {
   /// Who has waited to send for longest, or nullptr.
   [[nodiscard]] Send* first_send() noexcept { return sends_.front(); }
   static void let_go(Send& send) noexcept;
-  /// Lets the flushes go whose bytes are among the first `gone`. False if others wait on.
-  bool settle(std::uint64_t gone) noexcept;
+  /// Lets the flushes go whose bytes are among the first `gone`; the level has flushes no more once
+  /// none waits on.
+  void settle(std::uint64_t gone, OutboxLevel& level) noexcept;
   /// Lets all go, with the failure; of what broke the outbox they are told once, for all.
   void end(Failure failure, bool broken) noexcept;
 

@@ -9,13 +9,12 @@ namespace weir::detail {
 
 struct Outbox::Extras : FrameAllocated {
   Waiters waiters;
-  std::function<void(std::size_t)> on_high_water;
-  bool crossed_high = false;
+  HighWater high_water;
   std::shared_ptr<SenderCore> others;
 };
 
 Outbox::Outbox(Sink& sink, WaterMarks marks) noexcept
-    : sink_(sink), high_(mark_of(marks.high)), low_(mark_of(marks.low)) {}
+    : high_(mark_of(marks.high)), sink_(sink), low_(mark_of(marks.low)) {}
 
 Outbox::~Outbox() = default;
 
@@ -27,7 +26,7 @@ Outbox::Extras& Outbox::extras() {
 // ---- sending ------------------------------------------------------------------------------------
 
 bool Outbox::try_send(Send& send) {
-  take_from_others();  // in the order of the calls
+  if (level_.has(OutboxLevel::kOthers)) extras_->others->drain();  // in the order of the calls
   if (end_ != End::none) {
     send.failure = take_failure();
     return true;
@@ -65,15 +64,8 @@ void Outbox::accept(Send& send) {
   added(was_below);
 }
 
-/// The queue is not one message alone any more; the sink has that one.
-void Outbox::mix() noexcept {
-  if (level_.has(OutboxLevel::kMixed)) return;
-  queue_.keep_alone();
-  level_.add(OutboxLevel::kMixed);
-}
-
 void Outbox::added(bool was_below) noexcept {
-  if (was_below && pending() >= high_ && extras_ != nullptr) extras_->crossed_high = true;
+  if (was_below && pending() >= high_ && extras_ != nullptr) extras_->high_water.cross();
   sink_.output_ready();
 }
 
@@ -91,10 +83,6 @@ void Outbox::take_over(std::vector<OtherMessage>&& messages) noexcept {
     return;
   }
   if (!queue_.empty()) added(was_below);
-}
-
-void Outbox::take_from_others() noexcept {
-  if (level_.has(OutboxLevel::kOthers)) extras_->others->drain();
 }
 
 std::shared_ptr<SenderCore> Outbox::others() const noexcept {
@@ -128,20 +116,11 @@ void Outbox::set_marks(WaterMarks marks) {
 }
 
 void Outbox::on_high_water(std::function<void(std::size_t)> function) {
-  extras().on_high_water = std::move(function);
+  extras().high_water.set(std::move(function));
 }
 
-bool Outbox::tells_high_water() const noexcept {
-  return extras_ != nullptr && extras_->crossed_high && extras_->on_high_water != nullptr;
-}
-
-std::function<void(std::size_t)> Outbox::take_high_water() noexcept {
-  if (extras_ == nullptr || !std::exchange(extras_->crossed_high, false)) return {};
-  try {
-    return extras_->on_high_water;  // a copy: it may set another
-  } catch (...) {
-    return {};
-  }
+HighWater* Outbox::high_water() const noexcept {
+  return extras_ == nullptr ? nullptr : &extras_->high_water;
 }
 
 // ---- going --------------------------------------------------------------------------------------
@@ -156,17 +135,12 @@ void Outbox::sent(std::size_t count) noexcept {
     admit();
     if (level_.has(OutboxLevel::kOthers)) extras_->others->admit();
   }
-  settle_flushes(sent_);
+  if (level_.has(OutboxLevel::kFlushes)) extras_->waiters.settle(sent_, level_);
   finish_if_due();
 }
 
-void Outbox::settle_flushes(std::uint64_t gone) noexcept {
-  if (!level_.has(OutboxLevel::kFlushes)) return;
-  if (extras_->waiters.settle(gone)) level_.remove(OutboxLevel::kFlushes);
-}
-
 bool Outbox::try_flush(Flush& flush) noexcept {
-  take_from_others();
+  if (level_.has(OutboxLevel::kOthers)) extras_->others->drain();
   if (end_ == End::broken) {
     flush.failure = take_failure();
     return true;
@@ -196,7 +170,7 @@ void Outbox::finish_if_due() noexcept {
 
 void Outbox::ended() noexcept {
   end_ = End::sent;
-  settle_flushes(~std::uint64_t{0});
+  if (level_.has(OutboxLevel::kFlushes)) extras_->waiters.settle(~std::uint64_t{0}, level_);
 }
 
 // ---- ending -------------------------------------------------------------------------------------
@@ -223,11 +197,6 @@ void Outbox::close() noexcept {
   want_end();
   end_waiting(kClosedHere, false);  // messages that were not accepted yet do not go out
   finish_if_due();
-}
-
-void Outbox::clear() noexcept {
-  queue_.clear();
-  level_.set_pending(0);
 }
 
 void Outbox::end_waiting(Failure failure, bool broken) noexcept {

@@ -3,9 +3,9 @@
 #include <weir/coro/scheduler.h>
 #include <weir/net/connection_options.h>
 #include <weir/net/stream/failure.h>
+#include <weir/net/stream/high_water.h>
 #include <weir/net/stream/inbox.h>
-#include <weir/net/stream/out_queue.h>
-#include <weir/net/stream/outbox_level.h>
+#include <weir/net/stream/outgoing.h>
 #include <weir/net/stream/shared_bytes.h>
 
 #include <cstddef>
@@ -20,29 +20,11 @@ namespace weir::detail {
 
 class SenderCore;
 
-/// How often somebody looked since anything moved, by whose count a deadline passes.
-class IdleRounds {
- public:
-  /// Something moved.
-  void reset() noexcept { idle_ = stalled_ = 0; }
-  [[nodiscard]] bool any() const noexcept { return idle_ > 0 || stalled_ > 0; }
-  [[nodiscard]] unsigned idle() noexcept { return idle_++; }
-  /// The same, but where there is nothing that could move.
-  [[nodiscard]] unsigned stalled(bool has_something) noexcept {
-    if (!has_something) stalled_ = 0;
-    return has_something ? stalled_++ : 0U;
-  }
-
- private:
-  std::uint8_t idle_ = 0;
-  std::uint8_t stalled_ = 0;
-};
-
 /// What goes out and has not gone yet: segments, those who wait to send or for a flush, marks, and
 /// in the end an end or a failure. It knows neither where the bytes go nor a loop; its sink is
 /// told that there is something, takes slices and says how many went. One thread, but where a
 /// member says otherwise.
-class Outbox {
+class Outbox : public Outgoing {
  public:
   /// A source as well, for nearly always one object is both, and has one table then.
   class Sink : public Inbox::Source {
@@ -131,27 +113,18 @@ class Outbox {
   /// The same, and nothing is accepted from now on: the end follows what is queued.
   bool try_end(Flush& flush) noexcept;
   void wait(Flush& flush);
-  /// Accepted, and not gone. From any thread.
-  [[nodiscard]] std::size_t pending() const noexcept { return level_.pending(); }
-  [[nodiscard]] std::uint64_t accepted() const noexcept { return sent_ + pending(); }
   void set_marks(WaterMarks marks);
   void on_high_water(std::function<void(std::size_t)> function);
 
   // For the senders of other threads.
-  [[nodiscard]] OutboxLevel& level() noexcept { return level_; }
   /// Queues what they have sent.
   void take_over(std::vector<OtherMessage>&& messages) noexcept;
   /// What they share, nullptr until `set_others`.
   [[nodiscard]] std::shared_ptr<SenderCore> others() const noexcept;
   void set_others(std::shared_ptr<SenderCore> others);
   [[nodiscard]] WaterMarks marks() const noexcept { return {high_, low_}; }
-  [[nodiscard]] bool open() const noexcept { return end_ == End::none; }
 
   // For the sink.
-  /// What of it the sink takes; `sent` removes what has gone.
-  [[nodiscard]] OutQueue& queue() noexcept { return queue_; }
-  /// All has gone, and the end has not.
-  [[nodiscard]] bool finished() const noexcept { return end_ == End::finished; }
   /// What is nearly always the case: all that there was has gone, and nobody waits for that.
   [[gnu::always_inline]] bool sent_plain(std::int32_t count) noexcept {
     const std::size_t all = pending();
@@ -167,50 +140,31 @@ class Outbox {
   void sent(std::size_t count) noexcept;
   /// The end has gone.
   void ended() noexcept;
-  /// Whether the high mark was reached from below, and somebody wants to know.
-  [[nodiscard]] bool tells_high_water() const noexcept;
-  /// Whom to tell that: once for each time, or nobody.
-  [[nodiscard]] std::function<void(std::size_t)> take_high_water() noexcept;
+  /// nullptr where nobody has asked for anything of the kind.
+  [[nodiscard]] HighWater* high_water() const noexcept;
   /// It broke: nothing is accepted any more, and those who wait are told.
   void fail(Failure failure) noexcept;
   /// Nobody sends any more: those who wait end with that, and the end follows what is queued.
   void close() noexcept;
-  /// Gives up what is queued, which must not be with anybody.
-  void clear() noexcept;
-
-  /// Bytes that have ever gone.
-  [[nodiscard]] std::uint64_t gone() const noexcept { return sent_; }
-  /// Since anything went.
-  [[nodiscard]] IdleRounds& rounds() noexcept { return rounds_; }
 
  private:
-  enum class End : std::uint8_t { none, wanted, finished, sent, broken };
-
   class Waiters;
   struct Extras;  // what few need
 
   Extras& extras();
   void accept(Send& send);
-  void mix() noexcept;
   void added(bool was_below) noexcept;
   void admit() noexcept;
-  void settle_flushes(std::uint64_t gone) noexcept;
   void want_end() noexcept;
   void finish_if_due() noexcept;
-  void take_from_others() noexcept;
   void end_waiting(Failure failure, bool broken) noexcept;
   void forget(Waiting& waiting) noexcept;
   Failure take_failure() noexcept;
 
+  std::uint32_t high_;  // in the padding of what this derives from
   Sink& sink_;
-  [[no_unique_address]] OutboxLevel level_;  // what follows lies in its padding
-  std::uint32_t high_;
   std::uint32_t low_;
-  Failure failure_ = 0;                   // not told yet
-  [[no_unique_address]] OutQueue queue_;  // so here
-  End end_ = End::none;
-  IdleRounds rounds_;
-  std::uint64_t sent_ = 0;  // bytes that have ever gone
+  Failure failure_ = 0;  // not told yet
   std::unique_ptr<Extras> extras_;
 };
 

@@ -127,11 +127,11 @@ TEST_CASE("a message alone goes the short way, again and again, whatever was use
   CHECK(sink.alone == 1);
   sink.go_all();
   group.spawn(wait_for(sent, send(sink, message('x', 200))));
-  const auto function = sink.outbox.take_high_water();
+  const auto function = sink.outbox.high_water()->take();
   REQUIRE(function);
   function(sink.outbox.pending());
   CHECK(told == 200);
-  CHECK_FALSE(sink.outbox.take_high_water());
+  CHECK_FALSE(sink.outbox.high_water()->take());
   sink.go_all();
   loop.settle();
   for (int i = 0; i < 3; ++i) {

@@ -97,7 +97,7 @@ Connected framed_pair(int buffer_bytes = 0) {
   const auto [ours, theirs] = tcp_pair(buffer_bytes);
   EventLoop& loop = EventLoop::current();
   auto* connection = weir::detail::Connection::adopt(loop, Socket(loop.sockets(), ours), {});
-  connection->set_transform(std::make_unique<Frames>());
+  connection->transforming().begin(std::make_unique<Frames>());
   return {TcpConnection(*connection), Peer(theirs)};
 }
 
@@ -164,8 +164,8 @@ TEST_CASE("two connections behind frames exchange what is larger than all buffer
     EventLoop& loop = EventLoop::current();
     auto* a = weir::detail::Connection::adopt(loop, Socket(loop.sockets(), left), {});
     auto* b = weir::detail::Connection::adopt(loop, Socket(loop.sockets(), right), {});
-    a->set_transform(std::make_unique<Frames>());
-    b->set_transform(std::make_unique<Frames>());
+    a->transforming().begin(std::make_unique<Frames>());
+    b->transforming().begin(std::make_unique<Frames>());
     TcpConnection from(*a);
     TcpConnection to(*b);
     const auto send = [](TcpConnection& conn) -> Task<> {
@@ -204,7 +204,7 @@ TEST_CASE(
         weir::detail::Connection::adopt(loop, Socket(loop.sockets(), ours), {.input_high = 100});
     auto frames = std::make_unique<Frames>();
     Frames& keeping = *frames;
-    connection->set_transform(std::move(frames));
+    connection->transforming().begin(std::move(frames));
     TcpConnection conn(*connection);
     Peer peer(theirs);
     keeping.say_kept(1000);

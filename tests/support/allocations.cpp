@@ -44,7 +44,7 @@ void* allocate(std::size_t size) {
 /// Whoever interrupts the thread just now, to tell where it is stuck, looks at the scope that runs.
 void check_not_running(const void* block, std::size_t size) noexcept {
   const auto* scheduler = weir::detail::Scheduler::current_or_null();
-  const auto* scope = scheduler == nullptr ? nullptr : scheduler->interrupted_scope();
+  const auto* scope = scheduler == nullptr ? nullptr : scheduler->running().interrupted();
   const auto at = reinterpret_cast<std::uintptr_t>(scope);
   const auto begin = reinterpret_cast<std::uintptr_t>(block);
   if (at < begin || at >= begin + size) return;

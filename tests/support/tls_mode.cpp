@@ -212,7 +212,7 @@ class ByHand {
     }
     return said;
   }
-  void put_in() { connection_.set_transform(std::move(handshake_)); }
+  void put_in() { connection_.transforming().begin(std::move(handshake_)); }
 
  private:
   weir::detail::Connection& connection_;
