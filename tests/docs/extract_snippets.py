@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Writes the C++ code blocks of Markdown files into one source each, so that a build compiles them.
 
-usage: extract_snippets.py OUTPUT_DIRECTORY FILE...
+usage: extract_snippets.py OUTPUT_DIRECTORY ROOT FILE...
        extract_snippets.py --program SOURCE FILE
 
 Every block fenced as ```cpp must stand at namespace level. Each is put into a namespace of its own;
-its include directives go to the top. The second form writes the first block, which is a program, as
-it stands.
+its include directives go to the top. That of ROOT/docs/guide.md is docs_guide.cpp. The second form
+writes the first block, which is a program, as it stands.
 """
 
 import pathlib
@@ -53,11 +53,12 @@ def main():
         _, code = next(blocks_of(path.read_text(encoding="utf-8")))
         target.write_text(code, encoding="utf-8")
         return
-    output = pathlib.Path(sys.argv[1])
+    output, root = map(pathlib.Path, sys.argv[1:3])
     output.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[2:]:
+    for name in sys.argv[3:]:
         path = pathlib.Path(name)
-        target = output / (path.stem.replace(".", "_") + ".cpp")
+        stem = str(path.relative_to(root).with_suffix(""))
+        target = output / (stem.replace("/", "_").replace(".", "_") + ".cpp")
         target.write_text(source_of(path, path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
