@@ -189,6 +189,20 @@ TEST_CASE("what is no request is refused, and several may come over one connecti
   CHECK(both.find("HTTP/1.1 200 OK") != both.rfind("HTTP/1.1 200 OK"));
 }
 
+TEST_CASE("an inspector serves so many clients at a time, and closes those beyond") {
+  const Inspector inspector({.address = loopback()});
+  constexpr std::string_view kRequest = "GET /nothing HTTP/1.1\r\n\r\n";
+  constexpr std::string_view kAnswer = "HTTP/1.1 404 ";
+  std::vector<Peer> clients;
+  for (int i = 0; i < 16; ++i) {
+    clients.push_back(Peer::connect(inspector.address()));
+    clients.back().send(kRequest);
+    CHECK(clients.back().receive_exactly(kAnswer.size()) == kAnswer);
+  }
+  Peer beyond = Peer::connect(inspector.address());
+  CHECK(beyond.wait_for_end() == 0);
+}
+
 TEST_CASE("an inspector on a Unix socket is its owner's alone, and ends with its object") {
   const Directory directory;
   const std::filesystem::path path = directory / "socket";

@@ -581,6 +581,17 @@ TEST_CASE("a successor that cannot be started is told, and the server goes on") 
   });
 }
 
+TEST_CASE("more listeners than a successor can be given are refused") {
+  on_each_kernel_engine("it has no programs", []() -> Task<> {
+    TcpServer server(EventLoop::current(), {.address = loopback()});
+    for (int i = 0; i < 256; ++i) server.add_address(loopback());
+    server.start(&echo);
+    const std::vector<std::string> program{"/bin/true"};
+    CHECK_THROWS_AS(co_await server.hand_over(program), std::invalid_argument);
+    co_await in_thread([&] { (void)talk(server.address()); });
+  });
+}
+
 TEST_CASE("a successor that ends, or is not ready in time, is given up, and nobody is lost") {
   on_each_kernel_engine("it has no programs", []() -> Task<> {
     const CapturedLog log;

@@ -756,6 +756,19 @@ TEST_CASE("a world in which nothing is left to happen says who waits for what") 
   }
 }
 
+TEST_CASE("a world that never comes to an end is given up after so many steps") {
+  const std::string text = failure_of([] {
+    sim::World world({.history = 3, .most_steps = 1000});
+    const auto tick = []() -> Task<> {
+      for (;;) co_await sleep(1ms);
+    };
+    world.add_host("10.0.0.1", "clock").spawn(tick(), "ticker");
+    world.run_for(1h);
+  });
+  CHECK(contains(text, "no end after 1001 events"));
+  CHECK(contains(text, "ticker"));
+}
+
 TEST_CASE("a world notices descriptors and leases that outlive their host") {
   std::optional<Socket> kept;
   std::string text = failure_of([&kept] {
