@@ -759,14 +759,16 @@ TEST_CASE("a world in which nothing is left to happen says who waits for what") 
 TEST_CASE("a world that never comes to an end is given up after so many steps") {
   const std::string text = failure_of([] {
     sim::World world({.history = 3, .most_steps = 1000});
-    const auto tick = []() -> Task<> {
-      for (;;) co_await sleep(1ms);
-    };
-    world.add_host("10.0.0.1", "clock").spawn(tick(), "ticker");
+    int done = 0;
+    world.add_host("10.0.0.1", "server").spawn(serve_echo(), "echo");
+    world.add_host("10.0.0.2", "client").spawn(exchange("server:7", 1'000'000, done), "asker");
     world.run_for(1h);
   });
-  CHECK(contains(text, "no end after 1001 events"));
-  CHECK(contains(text, "ticker"));
+  CHECK_MESSAGE(contains(text, "no end after 1001 events"), text);
+  CHECK(contains(text, "unfinished: asker"));
+  std::size_t events = 0;
+  for (std::size_t at = 0; (at = text.find("\n    0.", at)) != std::string::npos; ++at) ++events;
+  CHECK_MESSAGE(events == 3 + 3, text);
 }
 
 TEST_CASE("a world notices descriptors and leases that outlive their host") {
