@@ -1,10 +1,17 @@
 // What a client may begin with, and what it may ask for later, that no other client does.
+#include <weir/net/handshake.h>
+#include <weir/net/stream/inbox.h>
+
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "../support/captured_log.h"
 #include "../support/net_server.h"
@@ -52,7 +59,52 @@ void check_served(const SocketAddress& address) {
   CHECK(peer.receive_exactly(5) == "hello");
 }
 
+struct NobodyAsks final : weir::detail::Inbox::Source {
+  void input_wanted() noexcept override {}
+};
+
+Task<> make_ten_steps(weir::detail::HandshakeGate& gate, int& steps) {
+  for (int i = 0; i < 10; ++i) {
+    Semaphore::Permit permit = co_await gate.enter();
+    ++steps;
+    gate.leave(std::move(permit));
+  }
+}
+
 }  // namespace
+
+TEST_CASE("a handshake that nobody works on takes in 64 KiB, and then wants no more") {
+  on_each_engine([]() -> Task<> {
+    const TlsContext secure = server_context();
+    const std::unique_ptr<weir::detail::Handshake> handshake = secure.factory()->make({});
+    NobodyAsks source;
+    weir::detail::Inbox inbox(source, 1);
+    for (int i = 0; i < 16; ++i) {
+      CHECK_FALSE(handshake->full());
+      weir::detail::BufferRef buffer = weir::detail::make_buffer(4096);
+      const std::byte* data = buffer->data();
+      CHECK(handshake->receive(std::move(buffer), data, 4096, inbox) == 0);
+    }
+    CHECK(handshake->full());
+    co_return;
+  });
+}
+
+TEST_CASE("two steps of handshakes are made in a turn of the loop") {
+  on_each_engine([]() -> Task<> {
+    EventLoop& loop = EventLoop::current();
+    weir::detail::HandshakeGate gate(loop);
+    int steps = 0;
+    const std::uint64_t before = loop.metrics().turns;
+    TaskGroup group;
+    group.spawn(make_ten_steps(gate, steps));
+    group.spawn(make_ten_steps(gate, steps));
+    CHECK(steps == 2);
+    co_await group.join();
+    CHECK(steps == 20);
+    CHECK(loop.metrics().turns - before >= 20 / 2 - 1);
+  });
+}
 
 TEST_CASE("a ClientHello in many records is a ClientHello") {
   on_each_engine([]() -> Task<> {

@@ -1,3 +1,4 @@
+#include <weir/net/tls/factory.h>
 #include <weir/net/tls/ticket_keys.h>
 
 #include <doctest/doctest.h>
@@ -57,6 +58,16 @@ std::string file_with(const Directory& directory, std::string_view name, std::st
 }
 
 }  // namespace
+
+TEST_CASE("a client's context keeps 256 sessions, of all servers") {
+  weir::detail::TlsFactory factory(Credentials::instance().client());
+  for (int i = 100; i < 100 + 257; ++i) {
+    factory.keep_session(std::to_string(i), weir::detail::SessionPointer(::SSL_SESSION_new()));
+  }
+  CHECK(factory.take_session("100") == nullptr);  // made room for the last
+  CHECK(factory.take_session("101") != nullptr);
+  CHECK(factory.take_session("356") != nullptr);
+}
 
 TEST_CASE("a ticket key is followed by another, and taken as long as its tickets are good") {
   const TimePoint start{1000h};
