@@ -143,7 +143,9 @@ class SignalHolder final : public LoopResource {
          waiter = waiters_.after(*waiter)) {
       needed |= waiter->wanted_;
     }
-    if ((held_ & ~needed) != 0) keep_only(needed);
+    if ((held_ & ~needed) == 0) return;
+    keep_only(needed);
+    deliver();  // what came since anybody looked
   }
 
   void end_with_loop() noexcept override {

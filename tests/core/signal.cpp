@@ -259,6 +259,22 @@ TEST_CASE("waiting again and again for signals needs one descriptor") {
   CHECK(test::open_descriptors().size() == before);
 }
 
+TEST_CASE("a signal that comes in the turn in which a wait for another one is dropped is told") {
+  const auto body = []() -> Task<> {
+    const auto drop_and_raise = []() -> Task<> {
+      (void)co_await as_tuple(timeout(0ms, weir::signal(SIGHUP)));
+      ::raise(SIGUSR1);  // before the turn ends, at which SIGHUP is given back
+    };
+    TaskGroup group;
+    group.spawn(drop_and_raise());
+    CHECK(co_await weir::signal(SIGUSR1, SIGUSR2) == SIGUSR1);
+  };
+  for (const Engine engine : {Engine::automatic, Engine::epoll}) {
+    EventLoop loop({.engine = engine});
+    loop.run_until_complete(body());
+  }
+}
+
 TEST_CASE("Signals hold theirs from construction to destruction, with or without a loop") {
   const Counted counted;
   std::optional<Signals> signals(SIGUSR1);
