@@ -1,5 +1,6 @@
 #include <weir/io/kernel_machine.h>
 #include <weir/io/kernel_sockets.h>
+#include <weir/io/unclaimed_signal.h>
 
 #include <pthread.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <system_error>
 
 namespace weir::detail {
 namespace {
@@ -27,6 +29,7 @@ struct Holder {
   std::atomic<std::uint64_t> held{0};
   std::atomic<std::uint64_t> came{0};
   std::atomic<Holder*> next{nullptr};
+  pid_t stands_in = 0;  // not 0: told of what no other one holds, in that process
 
   // Guarded by `mutex`.
   pthread_t thread = ::pthread_self();  // of the last `hold_signals`
@@ -41,15 +44,35 @@ std::atomic<unsigned> handlers_running{0};
 std::mutex mutex;  // of all changes
 std::array<struct sigaction, kMost + 1> dispositions_before;
 
+void tell(Holder& holder, int number) noexcept {
+  holder.came |= bit_of(number);
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const auto written = ::write(holder.fd, &one, sizeof one);
+}
+
+/// Of several the first one. What a fork has made has nobody who could listen.
+void tell_stand_in(int number) noexcept {
+  for (Holder* holder = first_holder; holder != nullptr; holder = holder->next) {
+    if (holder->stands_in == 0 || (holder->held & bit_of(number)) == 0) continue;
+    if (holder->stands_in == ::getpid()) return tell(*holder, number);
+    struct sigaction usual{};
+    usual.sa_handler = SIG_DFL;
+    (void)::sigaction(number, &usual, nullptr);
+    (void)::raise(number);  // comes behind the handler
+    return;
+  }
+}
+
 extern "C" void weir_tell_signal(int number) {
   const int saved = errno;
   ++handlers_running;
+  bool is_claimed = false;
   for (Holder* holder = first_holder; holder != nullptr; holder = holder->next) {
-    if ((holder->held & bit_of(number)) == 0) continue;
-    holder->came |= bit_of(number);
-    const std::uint64_t one = 1;
-    [[maybe_unused]] const auto written = ::write(holder->fd, &one, sizeof one);
+    if (holder->stands_in != 0 || (holder->held & bit_of(number)) == 0) continue;
+    tell(*holder, number);
+    is_claimed = true;
   }
+  if (!is_claimed) tell_stand_in(number);
   --handlers_running;
   errno = saved;
 }
@@ -66,25 +89,29 @@ Holder* find_holder(int fd) noexcept {
   return holder;
 }
 
-/// Those that anybody holds, this one apart.
-std::uint64_t held_by_others(const Holder* than = nullptr) noexcept {
+/// Those that anybody holds, this one apart; or that anybody stands in for.
+std::uint64_t held_by_others(const Holder* than = nullptr, bool standing_in = false) noexcept {
   std::uint64_t held = 0;
   for (Holder* holder = first_holder; holder != nullptr; holder = holder->next) {
-    if (holder != than) held |= holder->held;
+    if (holder != than && (holder->stands_in != 0) == standing_in) held |= holder->held;
   }
   return held;
 }
 
-void restore(std::uint64_t signals) noexcept {
+/// What this one leaves to nobody else.
+void restore(std::uint64_t signals, const Holder& left_by) noexcept {
+  const std::uint64_t stood_in_for = held_by_others(&left_by, true);
   for (int number = 1; number <= kMost; ++number) {
     struct sigaction now{};
     if ((signals & bit_of(number)) == 0 || ::sigaction(number, nullptr, &now) != 0) continue;
     if (now.sa_handler != weir_tell_signal) continue;  // somebody has put another one there
-    (void)::sigaction(number, &dispositions_before[static_cast<std::size_t>(number)], nullptr);
+    const struct sigaction& before = dispositions_before[static_cast<std::size_t>(number)];
+    if (before.sa_handler == SIG_DFL && (stood_in_for & bit_of(number)) != 0) continue;
+    (void)::sigaction(number, &before, nullptr);
   }
 }
 
-int install(std::uint64_t signals) noexcept {
+int install(std::uint64_t signals, const Holder& by) noexcept {
   struct sigaction action{};
   action.sa_handler = weir_tell_signal;
   action.sa_flags = SA_RESTART | SA_ONSTACK;
@@ -94,12 +121,23 @@ int install(std::uint64_t signals) noexcept {
     struct sigaction before{};
     if (::sigaction(number, &action, &before) != 0) {
       const int error = errno;
-      restore(signals & (bit_of(number) - 1));
+      restore(signals & (bit_of(number) - 1), by);
       return -error;
     }
+    if (before.sa_handler == weir_tell_signal) continue;  // of one that stands in
     dispositions_before[static_cast<std::size_t>(number)] = before;
   }
   return 0;
+}
+
+/// The program leaves it at what it does by default, but for holders.
+bool is_at_default(int number) noexcept {
+  struct sigaction now{};
+  if (::sigaction(number, nullptr, &now) != 0) return false;
+  if (now.sa_handler == weir_tell_signal) {
+    now = dispositions_before[static_cast<std::size_t>(number)];
+  }
+  return now.sa_handler == SIG_DFL;
 }
 
 /// Sets or clears them in the mask of this thread, and gives those that were set before.
@@ -144,30 +182,23 @@ int change(Holder& holder, std::uint64_t signals) noexcept {
   const std::uint64_t before = holder.held;
   const std::uint64_t others = held_by_others(&holder);
   holder.held = before | signals;
-  if (const int result = install(signals & ~before & ~others); result < 0) {
+  if (const int result = install(signals & ~before & ~others, holder); result < 0) {
     holder.held = before;
     wait_for_handlers();
     return result;
   }
   unblock_here(holder, signals & ~before);
-  restore(before & ~signals & ~others);
+  restore(before & ~signals & ~others, holder);
   wait_for_handlers();
   holder.held = signals;
   block_again(holder, before & ~signals);
   return 0;
 }
 
-}  // namespace
-
-int KernelSignals::hold(int fd, std::uint64_t signals) {
-  const std::lock_guard lock(mutex);
-  if (fd >= 0) {
-    Holder* holder = find_holder(fd);
-    if (holder == nullptr) return -EBADF;
-    const int result = change(*holder, signals);
-    return result < 0 ? result : fd;
-  }
+/// The descriptor of a new one, or -errno.
+int add_holder(std::uint64_t signals, pid_t stands_in) {
   auto holder = std::make_unique<Holder>();
+  holder->stands_in = stands_in;
   const int created = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   holder->fd = above_standard(created < 0 ? -errno : created);
   if (holder->fd < 0) return holder->fd;
@@ -179,6 +210,17 @@ int KernelSignals::hold(int fd, std::uint64_t signals) {
     return result;
   }
   return holder.release()->fd;
+}
+
+}  // namespace
+
+int KernelSignals::hold(int fd, std::uint64_t signals) {
+  const std::lock_guard lock(mutex);
+  if (fd < 0) return add_holder(signals, 0);
+  Holder* holder = find_holder(fd);
+  if (holder == nullptr) return -EBADF;
+  const int result = change(*holder, signals);
+  return result < 0 ? result : fd;
 }
 
 std::uint64_t KernelSignals::take(int fd) {
@@ -209,5 +251,18 @@ void KernelSignals::raise(int number) noexcept {
   }
   (void)::kill(::getpid(), number);
 }
+
+UnclaimedSignal::UnclaimedSignal(int number) {
+  const std::lock_guard lock(mutex);
+  if (!is_at_default(number)) return;
+  fd_ = add_holder(bit_of(number), ::getpid());
+  if (fd_ < 0) throw std::system_error(-fd_, std::generic_category(), "weir: signal");
+}
+
+UnclaimedSignal::~UnclaimedSignal() {
+  if (fd_ >= 0) process_machine().signals().let_go(fd_);
+}
+
+bool UnclaimedSignal::take() { return process_machine().signals().take(fd_) != 0; }
 
 }  // namespace weir::detail

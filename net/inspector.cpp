@@ -1,10 +1,13 @@
 #include <weir/core/log_line.h>
 #include <weir/core/loop_thread.h>
+#include <weir/core/readiness.h>
 #include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/task_group.h>
 #include <weir/io/handover.h>
+#include <weir/io/unclaimed_signal.h>
 #include <weir/net/inspect/debugger.h>
+#include <weir/net/inspect/log.h>
 #include <weir/net/inspect/render.h>
 #include <weir/net/inspect/servers.h>
 #include <weir/net/inspect/snapshot.h>
@@ -15,6 +18,7 @@
 #include <atomic>
 #include <cctype>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <optional>
@@ -181,20 +185,37 @@ struct Inspector::Parts {
       : thread(loop_options()), server(thread.loop(), server_options(address)) {
     detail::AllLoops::instance().hide(thread.loop());
     detail::AllServers::instance().hide(server);
+    bool has_started = true;
     try {
       start();
     } catch (const std::system_error& error) {
       if (error.code() != std::errc::address_in_use || !detail::has_predecessor()) throw;
-      thread.loop().call([this] {
-        later.emplace();
-        later->spawn(start_later());
-      });
+      has_started = false;
     }
+    thread.loop().call([&] { begin_tasks(has_started); });
   }
   Parts(const Parts&) = delete;
   Parts& operator=(const Parts&) = delete;
   ~Parts() {
-    thread.loop().call([this] { later.reset(); });
+    thread.loop().call([this] { end_tasks(); });
+  }
+
+  /// On the thread.
+  void begin_tasks(bool has_started) {
+    try {
+      tasks.emplace();
+      if (!has_started) tasks->spawn(start_later());
+      if (&thread.loop().machine() != &detail::process_machine()) return;
+      quit.emplace(SIGQUIT);
+      if (quit->fd() >= 0) tasks->spawn(log_when_asked());
+    } catch (...) {
+      end_tasks();
+      throw;
+    }
+  }
+  void end_tasks() noexcept {
+    tasks.reset();
+    quit.reset();
   }
 
   void start() {
@@ -215,10 +236,25 @@ struct Inspector::Parts {
     }
   }
 
+  /// For each SIGQUIT, but for those that come while the last one is answered.
+  Task<> log_when_asked() {
+    for (;;) {
+      co_await readable(quit->fd());
+      if (!quit->take()) continue;
+      auto [error, snapshot] = co_await as_tuple(surveyor.look({true, true}, false));
+      if (error) {
+        logging::write(logging::Level::error, "SIGQUIT: the loops cannot be looked at");
+      } else {
+        detail::log_snapshot(snapshot);
+      }
+    }
+  }
+
   Surveyor surveyor;
   EventLoopThread thread;
   TcpServer server;
-  std::optional<TaskGroup> later;
+  std::optional<detail::UnclaimedSignal> quit;
+  std::optional<TaskGroup> tasks;
 };
 
 Inspector::Inspector(InspectorOptions options) {

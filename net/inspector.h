@@ -30,6 +30,11 @@ struct InspectorOptions {
 /// signal (docs/debugging.md).
 /// Simulated loops are not shown. It serves 16 clients at a time, each for ten idle seconds.
 ///
+/// While there is one, SIGQUIT does not end the process but has what `/loops`, `/connections` and
+/// `/tasks` show written to the log, at level warning, by the inspector's thread. Not where the
+/// program has a handler for SIGQUIT or ignores it, nor while it waits for it by `Signals` or
+/// `signal`, nor in a simulated world. With the last inspector the default action is back.
+///
 /// With WEIR_INSPECT=ADDRESS (`unix:/path`, `127.0.0.1:port`) in the environment the first loop
 /// that runs starts one that lives as long as the process; that it cannot be is logged.
 ///
@@ -40,7 +45,7 @@ struct InspectorOptions {
 class Inspector {
  public:
   /// Listens. Throws `std::invalid_argument` without an address, `std::system_error` where it
-  /// cannot listen.
+  /// cannot listen, or for want of descriptors.
   explicit Inspector(InspectorOptions options);
   Inspector(const Inspector&) = delete;
   Inspector& operator=(const Inspector&) = delete;
