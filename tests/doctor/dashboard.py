@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The dashboard for Grafana asks for no metric that /metrics does not have.
+"""The dashboard for Grafana asks for no metric that /metrics does not have, and for all histograms.
 
 Usage: dashboard.py DASHBOARD PROGRAMS_DIR
 """
@@ -52,6 +52,8 @@ def main():
         for name in re.findall(r"\bweir_\w+", json.dumps(variable)):
             expect(name in metrics, f"the variable {variable['name']} asks for {name}")
     expect(len(asked) > 20, "the dashboard asks for most of them", asked)
+    slow = {name for name, kind in metrics.items() if kind == "histogram"} | {"weir_loop_stalls_total"}
+    expect(len(slow) > 3 and slow <= asked, "the dashboard shows all that tells of slowness", slow - asked)
 
 
 main()
