@@ -20,6 +20,8 @@ struct Slice {
 class BufferOwner {
  public:
   virtual void release(Buffer& buffer) noexcept = 0;
+  /// Whether `Metrics::buffers_leased` counts those that are out.
+  [[nodiscard]] virtual bool counts_leases() const noexcept { return false; }
 
  protected:
   ~BufferOwner() = default;
@@ -40,6 +42,7 @@ class Buffer {
   /// The owner's own number for it.
   [[nodiscard]] std::uint32_t id() const noexcept { return id_; }
   [[nodiscard]] bool shared() const noexcept { return references_ > 1; }
+  [[nodiscard]] bool is_lease() const noexcept { return owner_->counts_leases(); }
   [[nodiscard]] bool unused() const noexcept { return references_ == 0; }
 
   /// From now on only the loop that runs here may take and drop references.

@@ -43,8 +43,10 @@ struct ConnectionLine {
   std::size_t low = 0;
   std::uint64_t sent = 0;  // bytes that have gone
   bool is_secure = false;
-  const Scope* reader = nullptr;   // of whoever waits in a read
-  const Scope* handler = nullptr;  // of the task that a server made for it, while that lasts
+  std::size_t unread_buffers = 0;   // of those that are leased
+  std::size_t pending_buffers = 0;  // likewise
+  const Scope* reader = nullptr;    // of whoever waits in a read
+  const Scope* handler = nullptr;   // of the task that a server made for it, while that lasts
 };
 
 /// What is to be looked at besides the loop itself.

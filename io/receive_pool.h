@@ -49,6 +49,7 @@ class ReceivePool : public BufferOwner {
   [[nodiscard]] std::size_t made() const noexcept { return made_; }
   [[nodiscard]] std::size_t most() const noexcept { return most_; }
   [[nodiscard]] std::size_t leased() const noexcept { return leased_; }
+  [[nodiscard]] bool counts_leases() const noexcept override { return true; }
 
   /// Called by the engine in place of a destructor: the pool goes with its last lease.
   void retire() noexcept;

@@ -130,10 +130,21 @@ const char* name_of(LoopReport::State state) noexcept {
   return "does not run";
 }
 
+/// Leased, and neither unread nor pending on a connection. None where nobody told.
+std::uint64_t buffers_kept(const LoopReport& loop) {
+  if (loop.state != LoopReport::State::answered) return 0;
+  std::uint64_t explained = 0;
+  for (const ConnectionLine& line : loop.connections) {
+    explained += line.unread_buffers + line.pending_buffers;
+  }
+  return loop.metrics.buffers_leased - std::min(explained, loop.metrics.buffers_leased);
+}
+
 Table table_of_loops(const Snapshot& snapshot) {
   Table table{{"number", "name", "engine", "state", "thread", "turn_ms", "tasks", "connections"},
               {}};
   for (const Counter& counter : kCounters) table.columns.push_back(counter.name);
+  table.columns.push_back("buffers_kept");
   for (const LoopReport& loop : snapshot.loops) {
     const auto roots = std::count_if(loop.tasks.begin(), loop.tasks.end(),
                                      [](const TaskLine& line) { return line.is_root; });
@@ -147,6 +158,7 @@ Table table_of_loops(const Snapshot& snapshot) {
         static_cast<std::uint64_t>(roots),
         std::uint64_t{loop.connections.size()}};
     for (const Counter& counter : kCounters) row.emplace_back(loop.metrics.*counter.value);
+    row.emplace_back(buffers_kept(loop));
     table.rows.push_back(std::move(row));
   }
   return table;
@@ -154,14 +166,15 @@ Table table_of_loops(const Snapshot& snapshot) {
 
 Table table_of_connections(const Snapshot& snapshot) {
   Table table{{"name", "loop", "state", "unread", "input_high", "paused", "pending", "high", "low",
-               "sent", "tls"},
+               "sent", "tls", "unread_buffers", "pending_buffers"},
               {}};
   for (const LoopReport& loop : snapshot.loops) {
     for (const ConnectionLine& line : loop.connections) {
-      table.rows.push_back({line.name, name_of(loop), line.state, std::uint64_t{line.unread},
-                            std::uint64_t{line.input_high}, line.paused,
-                            std::uint64_t{line.pending}, std::uint64_t{line.high},
-                            std::uint64_t{line.low}, line.sent, line.is_secure});
+      table.rows.push_back(
+          {line.name, name_of(loop), line.state, std::uint64_t{line.unread},
+           std::uint64_t{line.input_high}, line.paused, std::uint64_t{line.pending},
+           std::uint64_t{line.high}, std::uint64_t{line.low}, line.sent, line.is_secure,
+           std::uint64_t{line.unread_buffers}, std::uint64_t{line.pending_buffers}});
     }
   }
   return table;

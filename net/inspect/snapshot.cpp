@@ -49,7 +49,8 @@ void Connection::describe(LoopReport& report) const {
   report.connections.push_back({self.identity().id(), self.identity().name(), name_of(state()),
                                 inbox_.unread(), inbox_.high(), receiver_.is_held(),
                                 outbox_.pending(), marks.high, marks.low, outbox_.gone(),
-                                transform() != nullptr, inbox_.reader_scope(), nullptr});
+                                transform() != nullptr, self.inbox_.leases(),
+                                self.outbox_.queue().leases(), inbox_.reader_scope(), nullptr});
 }
 
 namespace {

@@ -56,6 +56,8 @@ class Inbox {
 
   // For those who read.
   [[nodiscard]] std::size_t unread() const noexcept { return unread_; }
+  /// See `SegmentQueue::leases`.
+  [[nodiscard]] std::size_t leases() noexcept { return segments_.leases(); }
   /// Nothing comes any more.
   [[nodiscard]] bool at_end() const noexcept { return end_ != End::none; }
   /// Nothing is there, and something comes by itself.

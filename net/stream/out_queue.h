@@ -18,6 +18,9 @@ class OutQueue {
   [[nodiscard]] bool has_one() const noexcept { return segments_.size() == 1; }
   [[nodiscard]] Segment& front() noexcept { return segments_.front(); }
 
+  /// See `SegmentQueue::leases`.
+  [[nodiscard]] std::size_t leases() noexcept { return segments_.leases(); }
+
   // A message that comes, and goes, alone.
   void push_alone(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
     segments_.push_first(std::move(buffer), data, size);

@@ -70,6 +70,18 @@ class SegmentQueue {
     }
   }
 
+  /// How many buffers of a receive pool it keeps; goes through all.
+  [[nodiscard]] std::size_t leases() noexcept {
+    std::size_t count = 0;
+    const Buffer* last = nullptr;  // several segments in a row may be of one
+    for (std::uint32_t i = 0; i < count_; ++i) {
+      const BufferRef& buffer = (*this)[i].buffer;
+      if (buffer && &*buffer != last && buffer->is_lease()) ++count;
+      last = buffer ? &*buffer : nullptr;
+    }
+    return count;
+  }
+
   void clear() noexcept {
     while (!empty()) pop_front();
   }

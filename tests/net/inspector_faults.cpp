@@ -84,6 +84,14 @@ Task<> keep_chunks(TcpConnection conn, std::vector<Chunk>& kept) {
   while (Chunk chunk = co_await conn.read()) kept.push_back(std::move(chunk));
 }
 
+/// Sends the first chunk behind so much that it does not go, and reads no more.
+Task<> send_first_back(TcpConnection conn, Event& never) {
+  Chunk chunk = co_await conn.read();
+  co_await conn.send(std::string(std::size_t{32} << 20, 'x'));
+  co_await conn.send(std::move(chunk));
+  co_await never.wait();
+}
+
 Task<> fill(TcpConnection conn) {
   for (;;) co_await conn.send(std::string(std::size_t{1} << 16, 'x'));
 }
@@ -297,11 +305,32 @@ TEST_CASE("chunks that a handler keeps are counted as leased, and it is shown wh
     std::string loops;
     CHECK(eventually([&] {
       loops = line_with(get(inspector, "/loops", "application/json"), "of the keeper");
-      return has(loops, R"("buffers_leased":)") && !has(loops, R"("buffers_leased":0)");
+      return has(loops, R"("buffers_leased":1,)") && has(loops, R"("buffers_kept":1})");
     }));
     check_line(tree_with(inspector, "keep_chunks ["), "keep_chunks [keeping-127.", ": read");
     serving.stop();
     kept.clear();
+  });
+}
+
+TEST_CASE("of leased buffers it is told for each connection what nobody reads, or no peer") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    Event never;
+    ServerOptions options = server_options(engine);
+    options.loop.name = "of the lessee";
+    options.loop.buffer_size = 4096;
+    options.connection.water_marks.high = std::size_t{64} << 20;
+    ServerThread serving(std::move(options), [&](TcpConnection conn) {
+      return send_first_back(std::move(conn), never);
+    });
+    Peer peer = serving.connect();
+    peer.send(std::string(4096, 'x'));
+    CHECK(asked_until(inspector, "/connections", R"("unread_buffers":0,"pending_buffers":1})"));
+    peer.send("go on");
+    CHECK(asked_until(inspector, "/connections", R"("unread_buffers":1,"pending_buffers":1})"));
+    CHECK(asked_until(inspector, "/loops", R"("buffers_leased":2,"buffers_kept":0})"));
+    serving.stop();
   });
 }
 
