@@ -82,6 +82,7 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
       timers_(now_),
       watch_(detail::to_duration(options.stall), name_) {
   options_.name = name_;
+  set_clock_ms(machine_.clock_ms());  // tasks may begin before the first turn
   tasks_.emplace(*this);
 }
 
@@ -135,6 +136,7 @@ EventLoop::Running::Running(EventLoop& loop) : loop_(loop) {
   detail::prepare_thread_caches();  // while there is memory
   entered_.emplace(loop);
   run_.emplace(loop);
+  loop.set_clock_ms(loop.machine_.clock_ms());
   loop.thread_.store(::gettid(), std::memory_order_relaxed);
   if (loop.entry_) detail::inspect_if_asked();
   try {

@@ -407,6 +407,25 @@ TEST_CASE("the tree is whole where tasks come and go between its slices") {
   });
 }
 
+TEST_CASE("a task that began before its loop's first turn waits since then, not since ever") {
+  for_each_engine([](Engine engine) {
+    auto& machine = weir::detail::process_machine();
+    const std::uint32_t begun = machine.clock_ms();
+    EventLoop loop({.engine = engine});
+    Event never;
+    const auto look = [&]() -> Task<> {
+      TaskGroup first;
+      first.spawn(wait_for(never));
+      weir::detail::LoopReport report;
+      while (!weir::detail::TaskSurvey(loop).go_on(report, 100)) continue;
+      for (const auto& line : report.tasks) CHECK(line.waiting_ms <= machine.clock_ms() - begun);
+      co_await yield();
+    };
+    loop.spawn(wait_for(never));
+    loop.run_until_complete(look());
+  });
+}
+
 TEST_CASE(
     "the metrics have histograms of turns, of late timers and of accepts, as promtool likes it") {
   for_each_engine([](Engine engine) {
