@@ -119,8 +119,11 @@ TEST_CASE("SIGQUIT writes loops, connections and tasks to the log, each time, wi
               Child::Input::written);
   REQUIRE(child.read_line() == "planted");
   for (int i = 0; i < 2; ++i) {
-    child.signal(SIGQUIT);
-    const std::string dump = dump_of(child);
+    std::string dump;
+    CHECK(eventually([&] {  // unless the loop does not answer in time
+      child.signal(SIGQUIT);
+      return has(dump = dump_of(child), "Mutex::lock");
+    }));
     CAPTURE(dump);
     CHECK(has(line_with(dump, "Mutex::lock"), "SIGQUIT:       wait_for_both at "));
     CHECK(has(line_with(dump, "Mutex::lock"), "tests/programs/planted.cpp:"));
@@ -149,6 +152,25 @@ TEST_CASE("of several inspectors one answers SIGQUIT, and with the last one the 
   if (!kThreadSanitizer) CHECK(end_of_fork_by(SIGQUIT) == SIGQUIT);  // it has no inspector
   first.reset();
   CHECK(quit_is(SIG_DFL));
+}
+
+TEST_CASE("the inspector's thread takes a SIGQUIT that all others block") {
+  if (kThreadSanitizer) return;  // which delivers none to a thread in a system call of its own
+  const QuitIs usual(SIG_DFL);
+  const CapturedLog log;
+  sigset_t quit;
+  sigset_t before;
+  ::sigemptyset(&quit);
+  ::sigaddset(&quit, SIGQUIT);
+  ::pthread_sigmask(SIG_BLOCK, &quit, &before);
+  {
+    const Inspector inspector({.address = loopback()});
+    for (long i = 1; i <= 3; ++i) {
+      send_quit();
+      CHECK(eventually([&] { return log.count(kEnd) == i; }));
+    }
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 TEST_CASE("what the program makes of SIGQUIT itself stays, set before the inspector or after") {
