@@ -107,7 +107,7 @@ Task<> one_echo(const Both& both) {
   CHECK(server.connection_count() == 0);
 }
 
-/// Fails again and again, until somebody has enough of it.
+/// Fails again and again, until it, or somebody, has enough of that.
 Task<> tries_for_ever(RetryPolicy policy) {
   const auto fails = []() -> Task<> {
     throw std::system_error(make_error_code(std::errc::connection_refused));
@@ -204,13 +204,14 @@ TEST_CASE("delays between tries may be as short and as long as there are any") {
         CAPTURE(delay.count());
         CAPTURE(longest.count());
         RetryPolicy policy;
-        policy.max_attempts = 0;
+        policy.max_attempts = 20;
         policy.initial_delay = delay;
         policy.max_delay = longest;
         co_await works_or_names("_delay", tries_for_ever(policy));
         ConnectorOptions options;
         options.initial_delay = delay;
         options.max_delay = longest;
+        options.max_attempts = 20;
         options.attempt_timeout = longest;
         options.total_timeout = longest;
         co_await works_or_names("_delay", tries_to_connect(options));
