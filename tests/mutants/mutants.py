@@ -71,8 +71,12 @@ class Mutant:
         if not (self.what and self.places and self.tests and self.old.strip()):
             sys.exit(f"FAILED: {file.name}: {name} says not all of what, In, Tests and what to replace")
         for test in self.tests:
-            if not (SOURCE / "tests" / f"{test}.cpp").is_file():
+            path = SOURCE / "tests" / f"{test}.cpp"
+            if not path.is_file():
                 sys.exit(f"FAILED: {file.name}: {name} names tests/{test}.cpp, which is not there")
+            # What the test starts itself need not be named; what its helpers start, must be.
+            self.programs += re.findall(r'WEIR_TEST_PROGRAMS_DIR "/(\w+)"', path.read_text(encoding="utf-8"))
+        self.programs = sorted(set(self.programs))
 
     def objects(self):
         return [f"tests/CMakeFiles/weir_tests.dir/{test}.cpp.o" for test in self.tests]
