@@ -204,15 +204,16 @@ def run_tests(files, seconds_for_a_case=SECONDS_FOR_A_CASE):
     return f"(exit status {status})"
 
 
-def verdict(mutant, link, libraries):
-    """Whether all is well, and a text."""
+def verdict(mutant, link, base):
+    """Whether all is well, and a text. `base`: what is built for all; of a function in a header the linker takes
+    whichever it meets first, which must be the broken one."""
     file, text = mutant.find(TREE)
     if file is None:
         return False, text
     before, stat = file.read_bytes(), file.stat()
     file.write_text(text, encoding="utf-8")
     try:
-        built = build(libraries + mutant.targets())
+        built = build(base + mutant.targets())
         if built.returncode == 0:
             built = link(mutant.objects())
         if built.returncode != 0:
@@ -263,7 +264,7 @@ def main(arguments):
     print(f"{'mutant':{width}}  time  killed by")
     for mutant in mutants:
         start = time.monotonic()
-        good, text = verdict(mutant, link, libraries)
+        good, text = verdict(mutant, link, support + libraries)
         bad += not good
         print(f"{mutant.name:{width}}  {time.monotonic() - start:3.0f}s  {'' if good else '! '}{text}", flush=True)
     print(f"{len(mutants) - bad} killed, {bad} not")
