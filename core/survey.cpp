@@ -205,9 +205,13 @@ std::string function_name(const char* signature) {
 AllLoops& AllLoops::instance() {
   static auto* const all = [] {
     auto* const made = new AllLoops;
-    // Whoever forks finds the lock free on both sides.
+    // Whoever forks finds the lock free on both sides; and the child nothing that threads have
+    // which are not there.
     ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
-                     [] { instance().mutex_.unlock(); });
+                     [] {
+                       instance().entries_.clear();
+                       instance().mutex_.unlock();
+                     });
     return made;
   }();
   return *all;

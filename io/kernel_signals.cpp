@@ -73,7 +73,8 @@ extern "C" void weir_tell_signal(int number) {
     is_claimed = true;
   }
   if (!is_claimed) tell_stand_in(number);
-  --handlers_running;
+  unsigned running = handlers_running;
+  while (running != 0 && !handlers_running.compare_exchange_weak(running, running - 1)) continue;
   errno = saved;
 }
 
@@ -195,6 +196,16 @@ int change(Holder& holder, std::uint64_t signals) noexcept {
   return 0;
 }
 
+/// Of handlers that other threads were in a fork's child knows nothing.
+void know_of_forks() {
+  [[maybe_unused]] static const int known =
+      ::pthread_atfork([] { mutex.lock(); }, [] { mutex.unlock(); },
+                       [] {
+                         handlers_running = 0;
+                         mutex.unlock();
+                       });
+}
+
 /// The descriptor of a new one, or -errno.
 int add_holder(std::uint64_t signals, pid_t stands_in) {
   auto holder = std::make_unique<Holder>();
@@ -215,6 +226,7 @@ int add_holder(std::uint64_t signals, pid_t stands_in) {
 }  // namespace
 
 int KernelSignals::hold(int fd, std::uint64_t signals) {
+  know_of_forks();
   const std::lock_guard lock(mutex);
   if (fd < 0) return add_holder(signals, 0);
   Holder* holder = find_holder(fd);
@@ -253,6 +265,7 @@ void KernelSignals::raise(int number) noexcept {
 }
 
 UnclaimedSignal::UnclaimedSignal(int number) {
+  know_of_forks();
   const std::lock_guard lock(mutex);
   if (!is_at_default(number)) return;
   fd_ = add_holder(bit_of(number), ::getpid());

@@ -175,6 +175,7 @@ LoopOptions loop_options() {
   options.ring_entries = 16;
   options.buffer_count = 64;
   options.name = "weir-inspect";
+  options.stall = std::chrono::milliseconds(0);  // it waits for the log, and holds nobody up
   return options;
 }
 
@@ -242,11 +243,12 @@ struct Inspector::Parts {
       co_await readable(quit->fd());
       if (!quit->take()) continue;
       auto [error, snapshot] = co_await as_tuple(surveyor.look({true, true}, false));
-      if (error) {
-        logging::write(logging::Level::error, "SIGQUIT: the loops cannot be looked at");
-      } else {
-        detail::log_snapshot(snapshot);
+      try {
+        if (!error) detail::log_snapshot(snapshot);
+      } catch (...) {
+        error = std::make_error_code(std::errc::not_enough_memory);
       }
+      if (error) logging::write(logging::Level::error, "SIGQUIT: the loops cannot be looked at");
     }
   }
 

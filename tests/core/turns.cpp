@@ -1,4 +1,5 @@
 // How long a loop's turns last, and on which processor.
+#include <weir/core/survey.h>
 #include <weir/io/turn_watcher.h>
 
 #include <doctest/doctest.h>
@@ -189,6 +190,10 @@ TEST_CASE("a process that was forked while loops run elsewhere runs and watches 
   CHECK(eventually([] { return watchers() == 1 && other_threads_sleep(); }));
   const pid_t child = ::fork();
   if (child == 0) {
+    std::size_t listed = 0;
+    weir::detail::AllLoops::instance().for_each(
+        [&](EventLoop& /*one*/, std::uint64_t /*number*/) { ++listed; });
+    if (listed != 0) ::_exit(2);  // they are of threads that are not here
     logging::set_logger(nullptr);
     EventLoop loop(watched(Engine::epoll, "of the child"));
     bool seen = false;
