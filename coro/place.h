@@ -3,6 +3,7 @@
 #include <weir/coro/awaitable.h>
 #include <weir/coro/scheduler.h>
 
+#include <bit>
 #include <coroutine>
 #include <cstddef>
 #include <cstdint>
@@ -85,6 +86,11 @@ inline constexpr bool kIsSeveral<A> = kIsSeveral<typename A::Held>;
 
 /// The promise's place of a task that has not been started, for who awaits it.
 struct PlaceAccess {
+  /// Whether `of` may give any.
+  template <class A>
+  static constexpr bool may_have =
+      requires(const A& a) { a.handle_.promise().place; } || requires(const A& a) { a.awaited(); };
+
   template <class A>
   static const Place* of(const A& awaited) noexcept {
     if constexpr (requires { awaited.handle_.promise().place; }) {
@@ -97,14 +103,25 @@ struct PlaceAccess {
   }
 };
 
-/// Where a coroutine waits, and for what: part of its promise. A store or two for each await;
-/// read on the loop's own thread while the coroutine is suspended.
+/// What `std::source_location` holds, as `__builtin_source_location()` gives it: GCC keeps an
+/// object among the arguments of an await in the coroutine's frame, and more than once.
+using PlaceInSource = decltype(__builtin_source_location());
+static_assert(sizeof(PlaceInSource) == sizeof(std::source_location));
+
+/// What tells of itself by its type alone, when it suspends.
+template <class A>
+inline constexpr bool kTellsByType = !kIsSeveral<A> && !PlaceAccess::may_have<A>;
+
+/// Where a coroutine waits, and for what: part of its promise. A store for each await, and another
+/// for each that waits; read on the loop's own thread while the coroutine is suspended, but for
+/// `where`.
 class Place {
  public:
-  /// The coroutine is about to await this there.
+  /// The coroutine is about to await something there.
+  void set(PlaceInSource where) noexcept { where_ = where; }
+  /// Before it does, or, of what tells by its type, before it suspends.
   template <class A>
-  void set(const A& awaited, const std::source_location& where) noexcept {
-    where_ = where;
+  void set_awaited(const A& awaited) noexcept {
     if constexpr (kIsSeveral<A>) {
       what_ = reinterpret_cast<std::uintptr_t>(several_of(awaited)) | kSeveral;
     } else if (const Place* place = PlaceAccess::of(awaited)) {
@@ -115,7 +132,9 @@ class Place {
   }
 
   /// Where the coroutine stands, with a line of 0 before its first await.
-  [[nodiscard]] const std::source_location& where() const noexcept { return where_; }
+  [[nodiscard]] std::source_location where() const noexcept {
+    return std::bit_cast<std::source_location>(where_);
+  }
   /// The place of the coroutine that is awaited, or nullptr.
   [[nodiscard]] const Place* awaited() const noexcept {
     return (what_ & kMask) == kPlace ? reinterpret_cast<const Place*>(what_ - kPlace) : nullptr;
@@ -145,27 +164,12 @@ class Place {
   static constexpr std::uintptr_t kSeveral = std::uintptr_t{1} << 63;
   static constexpr std::uintptr_t kMask = kPlace | kSeveral;
 
-  std::source_location where_;
+  PlaceInSource where_ = nullptr;
   std::uintptr_t what_ = 0;
 };
 
-/// An awaiter that stands elsewhere in the frame. Given the awaiter itself as what is to be
-/// awaited, GCC 12 would make another, moved from it.
 template <class A>
-class AwaiterThere {
- public:
-  explicit AwaiterThere(A& awaiter) noexcept : awaiter_(awaiter) {}
-
-  [[gnu::always_inline]] bool await_ready() { return static_cast<bool>(awaiter_.await_ready()); }
-  template <class Promise>
-  [[gnu::always_inline]] decltype(auto) await_suspend(std::coroutine_handle<Promise> handle) {
-    return awaiter_.await_suspend(handle);
-  }
-  [[gnu::always_inline]] decltype(auto) await_resume() { return awaiter_.await_resume(); }
-
- private:
-  A& awaiter_;
-};
+class AwaiterThere;
 
 /// For a promise whose coroutine is to be seen where it waits.
 struct Placed {
@@ -175,15 +179,40 @@ struct Placed {
   template <class A>
   decltype(auto) await_transform(
       A&& awaited,  // NOLINT(cppcoreguidelines-missing-std-forward): it stays where it is
-      std::source_location where = std::source_location::current()) noexcept {
-    place.set(awaited, where);
-    if constexpr (HasMemberCoAwait<A> || HasFreeCoAwait<A>) {
-      return std::forward<A>(awaited);
-    } else {
+      PlaceInSource where = __builtin_source_location()) noexcept {
+    using Awaited = std::remove_cvref_t<A>;
+    constexpr bool is_awaiter = !HasMemberCoAwait<A> && !HasFreeCoAwait<A>;
+    place.set(where);
+    if constexpr (!is_awaiter || !kTellsByType<Awaited>) place.set_awaited(awaited);
+    if constexpr (is_awaiter) {
       return AwaiterThere<std::remove_reference_t<A>>(awaited);
+    } else {
+      return std::forward<A>(awaited);
     }
   }
 #endif
+};
+
+/// An awaiter that stands elsewhere in the frame, which says what it waits for. Given the awaiter
+/// itself as what is to be awaited, GCC 12 would make another, moved from it.
+template <class A>
+class AwaiterThere {
+ public:
+  explicit AwaiterThere(A& awaiter) noexcept : awaiter_(awaiter) {}
+
+  [[gnu::always_inline]] bool await_ready() { return static_cast<bool>(awaiter_.await_ready()); }
+  template <class Promise>
+  [[gnu::always_inline]] decltype(auto) await_suspend(std::coroutine_handle<Promise> handle) {
+    if constexpr (kTellsByType<A>) {
+      Placed& placed = handle.promise();
+      placed.place.set_awaited(awaiter_);
+    }
+    return awaiter_.await_suspend(handle);
+  }
+  [[gnu::always_inline]] decltype(auto) await_resume() { return awaiter_.await_resume(); }
+
+ private:
+  A& awaiter_;
 };
 
 }  // namespace weir::detail

@@ -412,8 +412,9 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
       return;
     }
     check_returned(operation);
-    if (operation.cancel_wanted)
+    if (operation.cancel_wanted) [[unlikely]] {
       operation.link.unlink();  // the cancel may still be to be asked for
+    }
     finish(operation, result, buffer);
   }
 
@@ -432,7 +433,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
   }
 
   /// A receive found no buffer. That is flow control: it is armed again when there is one.
-  void starve(Operation& operation) noexcept {
+  [[gnu::noinline]] void starve(Operation& operation) noexcept {
     ++counters_.starved;
     if (operation.cancel_wanted) {
       end(operation);

@@ -23,7 +23,7 @@ class ByteCalls {
   /// `errc::closed_here` if it was closed from this side meanwhile; a second read
   /// while one waits throws `std::logic_error`. Dropping it loses nothing: what comes later is
   /// returned by the next read.
-  ReadAwaiter read() noexcept { return ReadAwaiter(inbox()); }
+  Read read() noexcept { return Read(inbox()); }
 
   /// The same, of `max` bytes at the most; for 0 an empty chunk at once.
   ReadMostAwaiter read(std::size_t max) noexcept { return ReadMostAwaiter(inbox(), max); }

@@ -9,7 +9,7 @@
 namespace weir::detail {
 
 /// How often somebody looked since anything moved, by whose count a deadline passes.
-class IdleRounds {
+class alignas(2) IdleRounds {
  public:
   /// Something moved.
   void reset() noexcept { idle_ = stalled_ = 0; }

@@ -86,6 +86,19 @@ class [[nodiscard("co_await it")]] ReadAwaiter final : public Reading<ReadAwaite
   [[gnu::noinline]] void throw_unless_clean() { (void)Reading::await_resume(); }
 };
 
+/// A read before it is awaited, which is when its awaiter is made: in its place in the coroutine's
+/// frame, so that the compiler sees through it.
+class [[nodiscard("co_await it")]] Read {
+ public:
+  static constexpr char kWaitsFor[] = "read";
+
+  explicit Read(Inbox* of) noexcept : inbox_(of) {}
+  ReadAwaiter operator co_await() const noexcept { return ReadAwaiter(inbox_); }
+
+ private:
+  Inbox* inbox_;
+};
+
 class [[nodiscard("co_await it")]] ReadMostAwaiter final : public Reading<ReadMostAwaiter> {
  public:
   static constexpr char kWaitsFor[] = "read";
