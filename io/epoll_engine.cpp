@@ -8,6 +8,7 @@
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/receive_pool.h>
 #include <weir/io/sanitizer.h>
+#include <weir/io/socket_calls.h>
 
 #include <fcntl.h>
 #include <poll.h>
@@ -55,12 +56,12 @@ int send_slices(const Operation& operation) noexcept {
   constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
   if (operation.gather.count == 1) {
     const Slice& slice = *operation.gather.slices;
-    return checked(::send(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
+    return checked(send_bytes(operation.fd, slice.data, std::min(slice.size, kMostSent), kFlags));
   }
   msghdr message{};
   message.msg_iov = reinterpret_cast<iovec*>(const_cast<Slice*>(operation.gather.slices));
   message.msg_iovlen = operation.gather.count;
-  return checked(::sendmsg(operation.fd, &message, kFlags));
+  return checked(send_message(operation.fd, message, kFlags));
 }
 
 /// A listener that was made elsewhere may block, and accept4 has no flag against it.
@@ -182,11 +183,11 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
       case OperationKind::send:
         return send(operation, record);
       case OperationKind::send_now:
-        return finish(operation, send_slices(operation));
+        return finish(operation, record, send_slices(operation));
       case OperationKind::poll:
         return poll(operation, record);
       case OperationKind::read_file:
-        return finish(operation,
+        return finish(operation, record,
                       checked(::pread(operation.fd, operation.file->data, operation.file->size,
                                       static_cast<off_t>(operation.file->offset))));
     }
@@ -203,7 +204,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
         return;
       }
       if (fd < 0) {
-        finish(operation, fd);
+        finish(operation, record, fd);
         return;
       }
       give(operation, fd, nullptr);
@@ -225,15 +226,15 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
         return;
       }
       const std::uint32_t buffer = pool_->take();
-      const int size =
-          checked(::recv(operation.fd, pool_->data_of(buffer), pool_->buffer_size(), MSG_DONTWAIT));
+      const int size = checked(
+          receive_bytes(operation.fd, pool_->data_of(buffer), pool_->buffer_size(), MSG_DONTWAIT));
       if (size <= 0) {
         pool_->give_back(buffer);
         if (size == -EAGAIN) {
           record.dry = true;
           park(operation, record);
         } else {
-          finish(operation, size);
+          finish(operation, record, size);
         }
         return;
       }
@@ -250,14 +251,14 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
   }
 
   /// No buffer is no reason to miss the end of the stream, and an idle connection needs none.
-  void receive_without_buffer(Operation& operation, Record& record) noexcept {
+  [[gnu::noinline]] void receive_without_buffer(Operation& operation, Record& record) noexcept {
     std::byte first;
-    const int size = checked(::recv(operation.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT));
+    const int size = checked(receive_bytes(operation.fd, &first, 1, MSG_PEEK | MSG_DONTWAIT));
     if (size == -EAGAIN) {
       record.dry = true;
       park(operation, record);
     } else if (size <= 0) {
-      finish(operation, size);
+      finish(operation, record, size);
     } else {
       ++counters_.starved;
       operation.state = Operation::State::starved;
@@ -275,15 +276,15 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
       park(operation, record);
       return;
     }
-    const int size =
-        checked(::recv(operation.fd, operation.into.data, operation.into.size, MSG_DONTWAIT));
+    const int size = checked(
+        receive_bytes(operation.fd, operation.into.data, operation.into.size, MSG_DONTWAIT));
     if (size == -EAGAIN) {
       record.dry = true;
       park(operation, record);
       return;
     }
     record.dry = record.watched && size > 0 && took_all(record, size, operation.into.size);
-    finish(operation, size);
+    finish(operation, record, size);
   }
 
   void send(Operation& operation, Record& record) noexcept {
@@ -291,7 +292,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     if (sent == -EAGAIN) {
       park(operation, record);
     } else {
-      finish(operation, sent);  // short if the socket is full: the rest is sent later
+      finish(operation, record, sent);  // short if the socket is full: the rest is sent later
     }
   }
 
@@ -302,7 +303,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     }
     const int ready =
         kernel_sockets().look_at(operation.fd, static_cast<std::uint16_t>(operation.events));
-    ready == 0 ? park(operation, record) : finish(operation, ready);
+    ready == 0 ? park(operation, record) : finish(operation, record, ready);
   }
 
   /// The operation waits for an event.
@@ -315,7 +316,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
         if (always != 0) result = always;
       }
       if (result != 0) {
-        finish(operation, result);
+        finish(operation, record, result);
         return;
       }
     }
@@ -324,7 +325,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
   }
 
   /// Makes epoll watch; it then reports what holds already.
-  int watch(const Operation& operation, Record& record) noexcept {
+  [[gnu::noinline]] int watch(const Operation& operation, Record& record) noexcept {
     const int fd = operation.fd;
     if (const int result = set_.add(fd, kWatched); result < 0) return result;
     record.watched = true;
@@ -367,13 +368,18 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
     deliver(operation, result, buffer);
   }
 
-  [[gnu::always_inline]] void finish(Operation& operation, int result) noexcept {
+  /// What was cancelled: after the end of the engine there may be no record of it.
+  void finish(Operation& operation, int result) noexcept {
+    if (Record* record = records_.find(operation.fd)) return finish(operation, *record, result);
+    ++counters_.completed;
+    EngineBase::finish(operation, result);
+  }
+  [[gnu::always_inline]] void finish(Operation& operation, Record& record, int result) noexcept {
     ++counters_.completed;
     if (abandoned_ || operation.kind == OperationKind::poll) [[unlikely]] {
       finish_aside(operation, result);
       return;
     }
-    Record& record = *records_.find(operation.fd);
     --record.users;
     // Left without an operation, the descriptor may be closed by the handler, which may get the
     // same number for a new one (a connect's next attempt) and submit again. A receive alone that
