@@ -12,8 +12,11 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
+#include <fstream>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <system_error>
 
 namespace weir::detail {
@@ -43,6 +46,7 @@ std::atomic<Holder*> first_holder{nullptr};
 std::atomic<unsigned> handlers_running{0};
 std::mutex mutex;  // of all changes
 std::array<struct sigaction, kMost + 1> dispositions_before;
+std::atomic<std::uint64_t> ever_stood_in_for{0};
 
 void tell(Holder& holder, int number) noexcept {
   holder.came |= bit_of(number);
@@ -50,17 +54,19 @@ void tell(Holder& holder, int number) noexcept {
   [[maybe_unused]] const auto written = ::write(holder.fd, &one, sizeof one);
 }
 
-/// Of several the first one. What a fork has made has nobody who could listen.
+/// Of several the first one. What a fork has made has nobody who could listen; and whoever put this
+/// handler back when the last one had gone wants what is usual.
 void tell_stand_in(int number) noexcept {
   for (Holder* holder = first_holder; holder != nullptr; holder = holder->next) {
     if (holder->stands_in == 0 || (holder->held & bit_of(number)) == 0) continue;
     if (holder->stands_in == ::getpid()) return tell(*holder, number);
-    struct sigaction usual{};
-    usual.sa_handler = SIG_DFL;
-    (void)::sigaction(number, &usual, nullptr);
-    (void)::raise(number);  // comes behind the handler
-    return;
+    break;
   }
+  if ((ever_stood_in_for & bit_of(number)) == 0) return;
+  struct sigaction usual{};
+  usual.sa_handler = SIG_DFL;
+  (void)::sigaction(number, &usual, nullptr);
+  (void)::raise(number);  // comes behind the handler
 }
 
 extern "C" void weir_tell_signal(int number) {
@@ -106,9 +112,14 @@ void restore(std::uint64_t signals, const Holder& left_by) noexcept {
     struct sigaction now{};
     if ((signals & bit_of(number)) == 0 || ::sigaction(number, nullptr, &now) != 0) continue;
     if (now.sa_handler != weir_tell_signal) continue;  // somebody has put another one there
-    const struct sigaction& before = dispositions_before[static_cast<std::size_t>(number)];
-    if (before.sa_handler == SIG_DFL && (stood_in_for & bit_of(number)) != 0) continue;
+    struct sigaction& before = dispositions_before[static_cast<std::size_t>(number)];
+    const bool is_stood_in_for = (stood_in_for & bit_of(number)) != 0;
+    if (before.sa_handler == SIG_DFL && is_stood_in_for) continue;
     (void)::sigaction(number, &before, nullptr);
+    if (is_stood_in_for) {  // in place of the default, which it is whose turn comes next
+      before = {};
+      before.sa_handler = SIG_DFL;
+    }
   }
 }
 
@@ -139,6 +150,18 @@ bool is_at_default(int number) noexcept {
     now = dispositions_before[static_cast<std::size_t>(number)];
   }
   return now.sa_handler == SIG_DFL;
+}
+
+/// By the process's first thread, so that the program has its own way with it: sigwait(3), or a
+/// signalfd(2).
+bool is_blocked_at_first(int number) {
+  std::ifstream status("/proc/self/status");  // of that thread (proc(5))
+  std::string line;
+  while (std::getline(status, line)) {
+    if (!line.starts_with("SigBlk:")) continue;
+    return (std::strtoull(line.c_str() + 7, nullptr, 16) & bit_of(number)) != 0;
+  }
+  return false;
 }
 
 /// Sets or clears them in the mask of this thread, and gives those that were set before.
@@ -267,7 +290,8 @@ void KernelSignals::raise(int number) noexcept {
 UnclaimedSignal::UnclaimedSignal(int number) {
   know_of_forks();
   const std::lock_guard lock(mutex);
-  if (!is_at_default(number)) return;
+  if (!is_at_default(number) || is_blocked_at_first(number)) return;
+  ever_stood_in_for |= bit_of(number);
   fd_ = add_holder(bit_of(number), ::getpid());
   if (fd_ < 0) throw std::system_error(-fd_, std::generic_category(), "weir: signal");
 }

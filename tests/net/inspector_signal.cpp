@@ -50,6 +50,25 @@ class QuitIs {
   void (*before_)(int);
 };
 
+/// In this thread.
+class QuitIsBlocked {
+ public:
+  QuitIsBlocked() {
+    ::sigemptyset(&set_);
+    ::sigaddset(&set_, SIGQUIT);
+    ::pthread_sigmask(SIG_BLOCK, &set_, &before_);
+  }
+  QuitIsBlocked(const QuitIsBlocked&) = delete;
+  QuitIsBlocked& operator=(const QuitIsBlocked&) = delete;
+  ~QuitIsBlocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+  [[nodiscard]] const sigset_t& set() const { return set_; }
+
+ private:
+  sigset_t set_;
+  sigset_t before_;
+};
+
 bool quit_is(void (*handler)(int)) {
   struct sigaction now{};
   ::sigaction(SIGQUIT, nullptr, &now);
@@ -154,23 +173,31 @@ TEST_CASE("of several inspectors one answers SIGQUIT, and with the last one the 
   CHECK(quit_is(SIG_DFL));
 }
 
-TEST_CASE("the inspector's thread takes a SIGQUIT that all others block") {
+TEST_CASE("the inspector's thread takes a SIGQUIT that all others block later") {
   if (kThreadSanitizer) return;  // which delivers none to a thread in a system call of its own
   const QuitIs usual(SIG_DFL);
   const CapturedLog log;
-  sigset_t quit;
-  sigset_t before;
-  ::sigemptyset(&quit);
-  ::sigaddset(&quit, SIGQUIT);
-  ::pthread_sigmask(SIG_BLOCK, &quit, &before);
-  {
-    const Inspector inspector({.address = loopback()});
-    for (long i = 1; i <= 3; ++i) {
-      send_quit();
-      CHECK(eventually([&] { return log.count(kEnd) == i; }));
-    }
+  const Inspector inspector({.address = loopback()});
+  const QuitIsBlocked here;
+  for (long i = 1; i <= 3; ++i) {
+    send_quit();
+    CHECK(eventually([&] { return log.count(kEnd) == i; }));
   }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+TEST_CASE(
+    "a SIGQUIT that the first thread blocks is the program's, which waits for it by sigwait") {
+  REQUIRE(::gettid() == ::getpid());
+  const QuitIs usual(SIG_DFL);
+  const CapturedLog log;
+  const QuitIsBlocked here;
+  const Inspector inspector({.address = loopback()});
+  CHECK(quit_is(SIG_DFL));
+  send_quit();
+  int number = 0;
+  CHECK(::sigwait(&here.set(), &number) == 0);
+  CHECK(number == SIGQUIT);
+  CHECK(log.count("SIGQUIT") == 0);
 }
 
 TEST_CASE("what the program makes of SIGQUIT itself stays, set before the inspector or after") {
@@ -196,6 +223,37 @@ TEST_CASE("what the program makes of SIGQUIT itself stays, set before the inspec
   const Inspector inspector({.address = loopback()});
   CHECK(quit_is(SIG_IGN));
   CHECK(log.count("SIGQUIT") == 0);
+}
+
+TEST_CASE("a handler that came after the inspector and has gone does not come back with Signals") {
+  const QuitIs usual(SIG_DFL);
+  const CapturedLog log;
+  std::optional<Inspector> inspector;
+  inspector.emplace(InspectorOptions{.address = loopback()});
+  {
+    const QuitIs handled(handle_quit);
+    const Signals held(SIGQUIT);
+  }
+  send_quit();
+  CHECK(eventually([&] { return log.count(kEnd) == 1; }));
+  {
+    const Signals held(SIGQUIT);
+  }
+  CHECK_FALSE(quit_is(handle_quit));
+  inspector.reset();
+  CHECK(quit_is(SIG_DFL));
+}
+
+TEST_CASE("a program that puts an ended inspector's handler back has SIGQUIT as it is by default") {
+  if (kThreadSanitizer) return;  // which lets no fork have signals
+  const QuitIs usual(SIG_DFL);
+  struct sigaction saved{};
+  {
+    const Inspector inspector({.address = loopback()});
+    ::sigaction(SIGQUIT, nullptr, &saved);
+  }
+  ::sigaction(SIGQUIT, &saved, nullptr);
+  CHECK(end_of_fork_by(SIGQUIT) == SIGQUIT);
 }
 
 TEST_CASE("SIGQUIT is told to the program's Signals alone while there are any, made when ever") {
