@@ -113,7 +113,7 @@ class BufferRef {
 /// The whole size of a buffer, header included, up to which `make_buffer` takes recycled memory.
 inline constexpr std::size_t kSmallBuffer = 2048;
 
-/// A capacity that `make_buffer` recycles too, for moving large amounts.
+/// A capacity for moving large amounts, which `make_buffer` recycles as it does all up to 1 MiB.
 inline constexpr std::size_t kBulkBuffer = 512 << 10;
 
 /// A buffer from the heap, of `capacity` bytes. Throws `std::bad_alloc`.

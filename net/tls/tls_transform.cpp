@@ -1,4 +1,3 @@
-#include <weir/net/tls/record_buffer.h>
 #include <weir/net/tls/simulated_random.h>
 #include <weir/net/tls/tls_transform.h>
 
@@ -355,7 +354,7 @@ Failure TlsTransform::decrypt(const std::byte* data, std::size_t size, Inbox& in
   // There is never more to come out than has gone in.
   std::size_t most = inside_ + size;
   for (;;) {
-    BufferRef plain = make_record_buffer(std::clamp(most, kOverhead, kBulkBuffer));
+    BufferRef plain = make_buffer(std::clamp(most, kOverhead, kBulkBuffer));
     const std::size_t room = plain->capacity();
     std::size_t count = 0;
     bool more = true;
@@ -397,7 +396,7 @@ Failure TlsTransform::decrypt(const std::byte* data, std::size_t size, Inbox& in
 bool TlsTransform::append(const std::byte* data, std::size_t size) noexcept {
   try {
     if (!filling_ || filling_->capacity() - filled_ < size) {
-      BufferRef next = make_record_buffer(std::max(size, expected_));
+      BufferRef next = make_buffer(std::max(size, expected_));
       own_.push_back(Segment{next, {next->data(), 0}});
       filling_ = std::move(next);
       filled_ = 0;
