@@ -62,7 +62,7 @@ std::shared_ptr<SenderCore> Connection::senders() {
 // ---- between the boxes and the kernel -----------------------------------------------------------
 
 void Connection::input_wanted() noexcept {
-  check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  check_thread();
   receiver_.update();
 }
 

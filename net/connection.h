@@ -100,6 +100,10 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
 
   void input_wanted() noexcept override;
   void output_alone() noexcept override { transmitter_.start_alone(loop_.engine()); }
+  void check_thread() const noexcept override {
+    check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  }
+  [[nodiscard]] bool looks_again() const noexcept override { return transmitter_.may_start(); }
   void output_finished() noexcept override;
   void output_failed(Failure failure) noexcept override { ending_.fail(failure); }
   void end_turn() noexcept override;

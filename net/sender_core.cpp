@@ -7,11 +7,20 @@
 namespace weir::detail {
 
 SenderCore::SenderCore(Connection& connection, Outbox& outbox)
-    : outbox_(outbox.open() ? &outbox : nullptr),
+    : home_(&connection.loop()),
+      outbox_(outbox.open() ? &outbox : nullptr),
       connection_(&connection),
       mailbox_(connection.loop().mailbox()),
       high_(outbox.marks().high),
       low_(outbox.marks().low) {}
+
+/// A coroutine of the connection's own loop, with nothing of others before it, does without the
+/// lock and the post.
+bool SenderCore::try_send_here(OtherMessage& message) {
+  const Scheduler* here = Scheduler::current_or_null();
+  return here == home_ && here->running().scope() != nullptr && outbox_ != nullptr &&
+         outbox_->try_take_over(message);
+}
 
 bool SenderCore::put(OtherMessage&& message) {
   if (outbox_ == nullptr || !waiting_.empty() ||
@@ -38,11 +47,13 @@ void SenderCore::schedule() {
 }
 
 bool SenderCore::try_send(OtherMessage&& message) {
+  if (try_send_here(message)) return true;
   const std::lock_guard lock(mutex_);
   return put(std::move(message));
 }
 
 bool SenderCore::send_or_wait(Node& node, std::coroutine_handle<> handle) {
+  if (try_send_here(node.message)) return node.sent = true;
   const std::lock_guard lock(mutex_);
   if (outbox_ == nullptr) return true;
   if (put(std::move(node.message))) return node.sent = true;

@@ -54,6 +54,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   void forget_connection() noexcept { connection_ = nullptr; }
 
  private:
+  bool try_send_here(OtherMessage& message);
   bool put(OtherMessage&& message);
   void queue(OtherMessage&& message);
   void schedule();
@@ -61,6 +62,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   void admit_waiting() noexcept;
   static void wake(Node& node) noexcept;
 
+  const Scheduler* home_;
   mutable std::mutex mutex_;
   Outbox* outbox_;          // nullptr once closed
   Connection* connection_;  // what `end` ends, its thread's: until it goes, closed or not

@@ -7,9 +7,7 @@
 namespace weir::detail {
 namespace {
 
-/// Up to this size a copy behind what is queued is cheaper than a segment of its own.
-constexpr std::size_t kCopyUpTo = 512;
-/// The data of a recycled buffer for copies.
+/// The room of a buffer for copies.
 constexpr std::size_t kCopyBuffer = kSmallBuffer - sizeof(Buffer);
 
 }  // namespace
@@ -41,23 +39,30 @@ void OutQueue::add(OtherMessage& message) {
       message);
 }
 
+BufferRef OutQueue::copy_of(const void* bytes, std::size_t size) {
+  BufferRef buffer = make_buffer(std::max(size, kCopyBuffer));
+  std::memcpy(buffer->data(), bytes, size);
+  return buffer;
+}
+
+bool OutQueue::extend(const std::byte* data, std::size_t size) noexcept {
+  if (segments_.size() <= taken_) return false;
+  Segment& back = segments_.back();
+  const Buffer& last = *back.buffer;
+  if (back.is_file() || last.data() == nullptr || last.shared()) return false;
+  const std::size_t used = static_cast<std::size_t>(back.data() - last.data()) + back.size();
+  if (last.capacity() - used < size) return false;
+  std::memcpy(last.data() + used, data, size);
+  back.slice.size += size;
+  return true;
+}
+
 void OutQueue::copy(const std::byte* data, std::size_t size) {
-  if (size == 0) return;
-  if (!copy_buffer_ || copy_buffer_->capacity() - copied_ < size) {
-    // Never in two parts, so that a failure leaves no half of a message.
-    copy_buffer_ = make_buffer(std::max(size, kCopyBuffer));
-    copied_ = 0;
-  }
-  std::byte* to = copy_buffer_->data() + copied_;
-  const bool extends = segments_.size() > taken_ && !segments_.back().is_file() &&
-                       segments_.back().data() + segments_.back().size() == to;
-  if (extends) {
-    segments_.back().slice.size += size;
-  } else {
-    segments_.push_back(Segment{copy_buffer_, {to, size}});
-  }
-  std::memcpy(to, data, size);
-  copied_ += static_cast<std::uint32_t>(size);
+  if (size == 0 || extend(data, size)) return;
+  // Never in two parts, so that a failure leaves no half of a message.
+  BufferRef buffer = copy_of(data, size);
+  const Slice slice{buffer->data(), size};
+  segments_.push_back(Segment{std::move(buffer), slice});
 }
 
 std::uint32_t OutQueue::take(Slice* to, std::uint32_t most) noexcept {
@@ -77,15 +82,10 @@ void OutQueue::remove(std::size_t count) noexcept {
     count -= part;
     if (first.size() == 0) segments_.pop_front();
   }
-  if (empty()) {
-    copy_buffer_.reset();
-    copied_ = 0;
-  }
 }
 
 void OutQueue::clear() noexcept {
   segments_.clear();
-  copy_buffer_.reset();
   taken_ = 0;
 }
 

@@ -11,9 +11,16 @@
 namespace weir::detail {
 
 /// The bytes of an outbox: segments, of which the sink may have the first. Small messages that come
-/// behind others are copied one behind the other. One thread.
+/// behind others are copied one behind the other, also into what the last one's buffer has to
+/// spare. One thread.
 class OutQueue {
  public:
+  /// Up to this size a copy is cheaper than a segment of its own.
+  static constexpr std::size_t kCopyUpTo = 512;
+
+  /// A buffer with these bytes, and room for some more behind them. Throws `std::bad_alloc`.
+  [[nodiscard]] static BufferRef copy_of(const void* bytes, std::size_t size);
+
   [[nodiscard]] bool empty() const noexcept { return segments_.empty(); }
   [[nodiscard]] bool has_one() const noexcept { return segments_.size() == 1; }
   [[nodiscard]] Segment& front() noexcept { return segments_.front(); }
@@ -25,9 +32,12 @@ class OutQueue {
   void push_alone(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
     segments_.push_first(std::move(buffer), data, size);
   }
+  /// Copies the bytes behind the last segment, where the sink has not taken that and its buffer is
+  /// nobody else's and has room. Else false.
+  bool extend(const std::byte* data, std::size_t size) noexcept;
   void pop_alone() noexcept { segments_.pop_front(); }
-  /// The sink has it, and others are to come.
-  void keep_alone() noexcept { taken_ = segments_.empty() ? 0 : 1; }
+  /// Others are to come, and the sink has it, unless it looks at it once more.
+  void keep_alone(bool looks_again) noexcept { taken_ = segments_.empty() || looks_again ? 0 : 1; }
 
   /// Adds a message, whole or not at all: throws `std::bad_alloc`. It is kept where it is, or
   /// copied where it has no buffer or pins one that is much larger.
@@ -51,8 +61,6 @@ class OutQueue {
 
   [[no_unique_address]] SegmentQueue segments_;  // what follows lies in its padding
   std::uint32_t taken_ = 0;                      // not of a message alone
-  BufferRef copy_buffer_;                        // where small messages are copied to
-  std::uint32_t copied_ = 0;                     // how much of it is used
 };
 
 }  // namespace weir::detail

@@ -1,6 +1,7 @@
 #include <weir/net/sender_core.h>
 #include <weir/net/stream/out_waiters.h>
 #include <weir/net/stream/outbox.h>
+#include <weir/net/stream/sending.h>
 
 #include <cerrno>
 #include <cstring>
@@ -57,7 +58,7 @@ void Outbox::drop(Send& send) noexcept {
 void Outbox::accept(Send& send) {
   send.accepted = true;
   if (send.slice.size == 0) return;
-  mix();
+  mix(sink_.looks_again());
   const bool was_below = pending() < high_;
   queue_.add(std::move(send.buffer), send.slice);
   level_.set_pending(pending() + send.slice.size);
@@ -71,7 +72,7 @@ void Outbox::added(bool was_below) noexcept {
 
 void Outbox::take_over(std::vector<OtherMessage>&& messages) noexcept {
   const bool was_below = pending() < high_;
-  mix();
+  mix(sink_.looks_again());
   try {
     for (OtherMessage& message : messages) {
       const std::size_t size = size_of(message);
@@ -83,6 +84,28 @@ void Outbox::take_over(std::vector<OtherMessage>&& messages) noexcept {
     return;
   }
   if (!queue_.empty()) added(was_below);
+}
+
+bool Outbox::try_send_copy(const std::byte* data, std::size_t size) {
+  sink_.check_thread();
+  if (!takes_alone(size)) return size > 0 && try_send_behind(data, size);
+  BufferRef buffer = OutQueue::copy_of(data, size);
+  data = buffer->data();
+  return try_send_plain(buffer, data, size);
+}
+
+bool Outbox::try_take_over(OtherMessage& message) {
+  const std::size_t size = size_of(message);
+  if (size > OutQueue::kCopyUpTo) {
+    if (!takes_alone(size)) return false;
+    Chunk kept = std::visit([](auto& bytes) { return adopt(std::move(bytes)); }, message);
+    const std::byte* data = kept.data();
+    BufferRef buffer = std::move(kept).release_buffer();
+    return try_send_plain(buffer, data, size);
+  }
+  const std::byte* data = std::visit(
+      [](auto& bytes) { return reinterpret_cast<const std::byte*>(bytes.data()); }, message);
+  return try_send_copy(data, size);
 }
 
 std::shared_ptr<SenderCore> Outbox::others() const noexcept {

@@ -32,6 +32,10 @@ class Outbox : public Outgoing {
     void input_wanted() noexcept override {}
     /// A message came, and is all that there is.
     virtual void output_alone() noexcept = 0;
+    /// Ends the process where it belongs to another thread.
+    virtual void check_thread() const noexcept {}
+    /// Whether it will look once more at how long that message is.
+    [[nodiscard]] virtual bool looks_again() const noexcept { return false; }
     /// There is more to send than before.
     virtual void output_ready() noexcept = 0;
     /// All has gone, and no more will come: once. `ended` is to follow.
@@ -92,19 +96,33 @@ class Outbox : public Outgoing {
   ~Outbox();
 
   // For those who send.
+  /// Whether a message of that size would be all that there is, and need not wait.
+  [[nodiscard]] bool takes_alone(std::size_t size) const noexcept {
+    // As unsigned numbers: neither nothing at all nor the high mark and above.
+    return level_.unobstructed() && pending() == 0 && size - 1 < std::size_t{high_} - 1;
+  }
   /// Queues a message if that is all there is to do. False if it is not: `try_send` does it then.
   [[gnu::always_inline]] bool try_send_plain(BufferRef& buffer, const std::byte* data,
                                              std::size_t size) noexcept {
-    // As unsigned numbers: neither nothing at all nor the high mark and above.
-    if (!level_.unobstructed() || pending() != 0 || !buffer || data == nullptr ||
-        size - 1 >= std::size_t{high_} - 1) {
-      return false;
-    }
+    if (!takes_alone(size) || !buffer || data == nullptr) return false;
     level_.set_pending(size);
     queue_.push_alone(std::move(buffer), data, size);
     sink_.output_alone();
     return true;
   }
+  /// Makes the message that is alone longer by a copy of these bytes, if that is all there is to
+  /// do.
+  bool try_send_behind(const std::byte* data, std::size_t size) noexcept {
+    const std::size_t all = pending();
+    if (!level_.unobstructed() || all == 0 || all + size >= high_ || !sink_.looks_again() ||
+        !queue_.extend(data, size)) {
+      return false;
+    }
+    level_.set_pending(all + size);
+    return true;
+  }
+  /// The same, or sends it alone. Throws `std::bad_alloc`, with nothing queued.
+  bool try_send_copy(const std::byte* data, std::size_t size);
   /// Queues what may be queued now. True if the send need not wait.
   bool try_send(Send& send);
   void wait(Send& send);
@@ -119,6 +137,9 @@ class Outbox : public Outgoing {
   // For the senders of other threads.
   /// Queues what they have sent.
   void take_over(std::vector<OtherMessage>&& messages) noexcept;
+  /// Queues a message that comes on this thread, if that is all there is to do. Throws
+  /// `std::bad_alloc`; the message is as it was then, as it is where this is false.
+  bool try_take_over(OtherMessage& message);
   /// What they share, nullptr until `set_others`.
   [[nodiscard]] std::shared_ptr<SenderCore> others() const noexcept;
   void set_others(std::shared_ptr<SenderCore> others);

@@ -59,10 +59,10 @@ class Outgoing {
 
   enum class End : std::uint8_t { none, wanted, finished, sent, broken };
 
-  /// The queue is not one message alone any more; the sink has that one.
-  void mix() noexcept {
+  /// The queue is not one message alone any more; the sink has that one, unless it looks again.
+  void mix(bool looks_again) noexcept {
     if (level_.has(OutboxLevel::kMixed)) return;
-    queue_.keep_alone();
+    queue_.keep_alone(looks_again);
     level_.add(OutboxLevel::kMixed);
   }
 

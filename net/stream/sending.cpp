@@ -56,6 +56,10 @@ Chunk join(std::span<const std::string_view> parts) {
 }
 
 bool SendAwaiter::try_send() {
+  if (!message.buffer && message.outbox != nullptr &&
+      message.outbox->try_send_copy(message.data, message.size)) {
+    return true;
+  }
   Message sent = std::move(message);
   message.~Message();
   ::new (&waiting) Outbox::Send(sent.outbox);

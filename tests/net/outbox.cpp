@@ -7,12 +7,16 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <new>
 #include <numeric>
 #include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
 
+#include "../support/allocations.h"
 #include "../support/virtual_loop.h"
 
 using namespace weir;
@@ -25,6 +29,7 @@ namespace {
 struct Sink final : Outbox::Sink {
   explicit Sink(WaterMarks marks = {}) : outbox(*this, marks) {}
   void output_alone() noexcept override { ++alone; }
+  bool looks_again() const noexcept override { return looks; }
   void output_ready() noexcept override { ++ready; }
   void output_finished() noexcept override { finished = true; }
   void output_failed(Failure failure) noexcept override { outbox.fail(failure); }
@@ -42,6 +47,7 @@ struct Sink final : Outbox::Sink {
     }
     const std::size_t gone = most - left;
     if (!outbox.sent_plain(static_cast<int>(gone))) outbox.sent(gone);
+    outbox.queue().untake();
     if (finished && !ended) {
       ended = true;
       outbox.ended();
@@ -53,6 +59,7 @@ struct Sink final : Outbox::Sink {
     }
   }
 
+  bool looks = false;  // at a message that is alone
   int alone = 0;
   int ready = 0;
   bool finished = false;
@@ -88,9 +95,11 @@ TEST_CASE("messages of any kind leave whole and in order, however little goes at
   const std::size_t sizes[] = {0, 1, 511, 513, 3000};
   for (const std::size_t piece : {std::size_t{1}, std::size_t{7}, std::size_t{600}}) {
     for (unsigned kinds = 0; kinds < 1U << std::size(sizes); ++kinds) {
-      for (const bool between : {false, true}) {
+      for (const unsigned how : {0U, 1U, 2U, 3U}) {
+        const bool between = how % 2 != 0;
         loop.settle();  // a turn, in which all these sends may be ready at once
         Sink sink;
+        sink.looks = how / 2 != 0;
         std::string expected;
         std::vector<Sent> sent(std::size(sizes));
         TaskGroup group;
@@ -112,6 +121,82 @@ TEST_CASE("messages of any kind leave whole and in order, however little goes at
         REQUIRE(sink.outbox.pending() == 0);
       }
     }
+  }
+}
+
+TEST_CASE("small sends behind one that the sink looks at again make it longer") {
+  VirtualLoop loop;
+  Sink sink;
+  sink.looks = true;
+  Sent sent;
+  TaskGroup group;
+  const auto expect_one = [&](const std::string& bytes) {
+    CHECK(sink.outbox.queue().has_one());
+    CHECK(sink.outbox.pending() == bytes.size());
+    CHECK(sink.ready == 0);
+    sink.go_all();
+    CHECK(sink.wire == bytes);
+    sink.wire.clear();
+  };
+  group.spawn(wait_for(sent, send_view(sink, "head ")));
+  group.spawn(wait_for(sent, send_view(sink, "and body")));
+  expect_one("head and body");
+
+  BufferRef received = make_buffer(100);  // what a read gave, and nobody else has
+  std::memcpy(received->data(), "read, ", 6);
+  const std::byte* data = received->data();
+  group.spawn(wait_for(sent, SendAwaiter(&sink.outbox, Chunk(std::move(received), data, 6))));
+  group.spawn(wait_for(sent, send_view(sink, "said")));
+  expect_one("read, said");
+  CHECK(sink.alone == 2);
+}
+
+TEST_CASE("a message that somebody else has too, or the sink, stays as it is") {
+  VirtualLoop loop;
+  for (const bool looks : {false, true}) {
+    Sink sink;
+    sink.looks = looks;
+    Sent sent;
+    TaskGroup group;
+    BufferRef received = make_buffer(100);
+    std::memset(received->data(), '.', 100);
+    const std::byte* data = received->data();
+    const Chunk kept(looks ? received : BufferRef(), data, 100);
+    group.spawn(wait_for(sent, SendAwaiter(&sink.outbox, Chunk(std::move(received), data, 6))));
+    group.spawn(wait_for(sent, send_view(sink, "said")));
+    CHECK_FALSE(sink.outbox.queue().has_one());
+    CHECK(data[6] == std::byte{'.'});
+    sink.go_all();
+    CHECK(sink.wire == "......said");
+  }
+}
+
+TEST_CASE("a message that lacks memory leaves the outbox as it was, and the next one goes") {
+  VirtualLoop loop;
+  Sink sink;
+  for (const std::size_t size : {std::size_t{3}, std::size_t{3000}, std::size_t{70'000}}) {
+    const std::string bytes = message('x', size);
+    bool failed = false;
+    SendAwaiter awaiter(&sink.outbox, bytes.data(), bytes.size());
+    {
+      const FailingAllocations failing(0);
+      try {
+        (void)awaiter.await_ready();
+      } catch (const std::bad_alloc&) {
+        failed = true;
+      }
+      CHECK(failed == (failing.failed() > 0));  // a small one may be of recycled memory
+    }
+    if (!failed) sink.go_all();
+    sink.wire.clear();
+    CHECK(sink.outbox.pending() == 0);
+    TaskGroup group;
+    Sent sent;
+    group.spawn(wait_for(sent, send_view(sink, bytes)));
+    CHECK_FALSE(sent.error);
+    sink.go_all();
+    CHECK(sink.wire == bytes);
+    sink.wire.clear();
   }
 }
 

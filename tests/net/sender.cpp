@@ -95,6 +95,36 @@ TEST_CASE("a sender keeps its place among the sends of its own thread") {
   });
 }
 
+TEST_CASE(
+    "a sender on its connection's own loop sends messages of every size, whole and in order") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const Sender sender = conn.sender();
+    std::string expected;
+    char name = 'a';
+    for (const std::size_t first : {0, 1, 512, 513, 60'000}) {
+      for (const std::size_t second : {0, 1, 512, 513, 4'000}) {
+        for (const bool shared : {false, true}) {
+          std::string bytes(first, name++);
+          std::string others(second, name++);
+          expected += bytes + others;
+          if (shared) {
+            CHECK(sender.try_send(SharedBytes(std::move(bytes))));
+            co_await sender.send(SharedBytes(std::move(others)));
+          } else {
+            CHECK(sender.try_send(std::move(bytes)));
+            co_await sender.send(std::move(others));
+          }
+          const auto receive = [&] { return peer.receive_exactly(expected.size()); };
+          const std::string got = co_await in_thread(receive);
+          CHECK(got == expected);
+          expected.clear();
+        }
+      }
+    }
+  });
+}
+
 TEST_CASE("a sender does not overtake a send that waits") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair(marks(256 << 10, 1 << 10), kSmall);
