@@ -139,7 +139,8 @@ class BlockingPool {
 /// for its turn. Dropping it discards the result: a function that is called, or among the first
 /// `BlockingPoolOptions::queue`, runs all the same, and what it captured lives until it has; one
 /// behind those goes uncalled. It sees copies of this task's values of each `TaskLocal`. Makes no
-/// coroutine frame. The process's end waits for what runs. Throws `std::bad_alloc`, and
+/// coroutine frame. The process's end waits for what runs, but for a function that calls exit(3)
+/// itself. A child of fork(2) does none of what its parent queued. Throws `std::bad_alloc`, and
 /// `std::system_error` where no thread can be had.
 ///
 /// In the simulation it is called on the world's thread after a delay that the seed decides.

@@ -2,11 +2,11 @@
 #include <weir/core/work_queue.h>
 
 #include <pthread.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <new>
 #include <thread>
 #include <utility>
 
@@ -16,19 +16,80 @@ namespace {
 /// How long a thread waits for more to do.
 constexpr auto kIdle = std::chrono::seconds(5);
 
-int this_process() noexcept { return ::getpid(); }  // lint: allow(unrepeatable)
+/// The queue whose work this thread does.
+constinit thread_local const WorkQueue* worked_on = nullptr;
 
 }  // namespace
+
+/// Whoever forks finds all locks free on both sides. Never destroyed: others may be, at the exit.
+class WorkQueue::All {
+ public:
+  static All& instance() noexcept {
+    alignas(All) static char memory[sizeof(All)];
+    static All* const made = new (memory) All;
+    return *made;
+  }
+
+  void add(WorkQueue& queue) noexcept {
+    const std::lock_guard lock(mutex_);
+    queues_.push_back(queue);
+  }
+  void remove(WorkQueue& queue) noexcept {
+    const std::lock_guard lock(mutex_);
+    queue.link.unlink();
+  }
+
+ private:
+  All() noexcept {
+    ::pthread_atfork([] { instance().lock(); },
+                     [] {
+                       instance().for_each([](WorkQueue& queue) { queue.mutex_.unlock(); });
+                       instance().mutex_.unlock();
+                     },
+                     [] {
+                       instance().for_each([](WorkQueue& queue) { queue.begin_in_child(); });
+                       instance().mutex_.unlock();
+                     });
+  }
+
+  void lock() noexcept {
+    mutex_.lock();
+    for_each([](WorkQueue& queue) { queue.mutex_.lock(); });
+  }
+  template <class Function>
+  void for_each(Function function) noexcept {
+    for (WorkQueue* queue = queues_.front(); queue != nullptr; queue = queues_.after(*queue)) {
+      function(*queue);
+    }
+  }
+
+  std::mutex mutex_;
+  List<WorkQueue> queues_;
+};
+
+WorkQueue::WorkQueue(std::size_t threads, std::size_t capacity)
+    : most_threads_(threads), capacity_(capacity) {
+  All::instance().add(*this);
+}
+
+WorkQueue::~WorkQueue() { All::instance().remove(*this); }
+
+/// Locked so far.
+void WorkQueue::begin_in_child() noexcept {
+  of_parent_ = jobs_.size();
+  threads_ = idle_ = 0;
+  // Also where a job forked: that goes on as the program.
+  worked_on = nullptr;
+  new (&news_) std::condition_variable;  // of those who wait in the parent
+  new (&over_) std::condition_variable;
+  mutex_.unlock();
+}
 
 void WorkQueue::push(std::shared_ptr<Work> work) {
   {
     const std::lock_guard lock(mutex_);
-    if (process_ != this_process()) {
-      process_ = this_process();
-      threads_ = idle_ = 0;
-    }
     jobs_.push_back(std::move(work));
-    if (idle_ < jobs_.size() && threads_ < most_threads_) {
+    if (idle_ < waiting() && threads_ < most_threads_) {
       try {
         start_thread();
         ++threads_;
@@ -46,10 +107,10 @@ void WorkQueue::push(std::shared_ptr<Work> work) {
 void WorkQueue::give_up(const Work& work) noexcept {
   std::shared_ptr<Work> given_up;  // its end is not under the lock
   const std::lock_guard lock(mutex_);
-  if (jobs_.size() <= capacity_) return;
-  const auto first = jobs_.begin() + static_cast<std::ptrdiff_t>(capacity_);
+  if (waiting() <= capacity_) return;
+  const auto behind = first() + static_cast<std::ptrdiff_t>(capacity_);
   const auto found =
-      std::find_if(first, jobs_.end(), [&work](const auto& job) { return job.get() == &work; });
+      std::find_if(behind, jobs_.end(), [&work](const auto& job) { return job.get() == &work; });
   if (found == jobs_.end()) return;
   given_up = std::move(*found);
   jobs_.erase(found);
@@ -59,8 +120,8 @@ void WorkQueue::finish() noexcept {
   std::unique_lock lock(mutex_);
   ending_ = true;
   news_.notify_all();
-  if (process_ != this_process()) return;
-  over_.wait(lock, [this] { return threads_ == 0; });
+  const std::size_t own = worked_on == this ? 1 : 0;
+  over_.wait(lock, [this, own] { return threads_ == own; });
 }
 
 void WorkQueue::start_thread() {
@@ -81,14 +142,15 @@ void WorkQueue::start_thread() {
 
 void WorkQueue::work() {
   ::pthread_setname_np(::pthread_self(), "weir-blocking");
+  worked_on = this;
   std::unique_lock lock(mutex_);
   for (;;) {
     ++idle_;
-    const bool more = news_.wait_for(lock, kIdle, [this] { return !jobs_.empty() || ending_; });
+    const bool more = news_.wait_for(lock, kIdle, [this] { return waiting() > 0 || ending_; });
     --idle_;
-    if (!more || jobs_.empty()) break;
-    std::shared_ptr<Work> job = std::move(jobs_.front());
-    jobs_.pop_front();
+    if (!more || waiting() == 0) break;
+    std::shared_ptr<Work> job = std::move(*first());
+    jobs_.erase(first());
     lock.unlock();
     job->run();
     job.reset();

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <weir/coro/list.h>
+
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
@@ -21,21 +23,37 @@ class Work {
 
 /// Threads that do work in the order in which it came. They are made as there is work, up to a
 /// limit, and end when there has been none for a while. From any thread.
+///
+/// The child of a fork(2) has none of the threads, and makes some of its own; what waited for one
+/// is the parent's, which does it.
 class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
  public:
-  WorkQueue(std::size_t threads, std::size_t capacity) noexcept
-      : most_threads_(threads), capacity_(capacity) {}
+  WorkQueue(std::size_t threads, std::size_t capacity);
+  WorkQueue(const WorkQueue&) = delete;
+  WorkQueue& operator=(const WorkQueue&) = delete;
+  ~WorkQueue();
 
   /// Throws `std::system_error` if there is no thread and none can be had.
   void push(std::shared_ptr<Work> work);
   /// Takes work back that stands behind the first `capacity` ones. What is nearer its turn is done.
   void give_up(const Work& work) noexcept;
-  /// Waits until all is done. Nothing is pushed any more.
+  /// Waits until all is done; on a thread of its own, whose work ends the process, until all but
+  /// that thread have ended. Nothing is pushed any more.
   void finish() noexcept;
 
  private:
+  class All;  // there are in the process
+  friend class List<WorkQueue>;
+  friend struct Hook;
+
+  void begin_in_child() noexcept;
   void start_thread();
   void work();
+  /// The first that is this process's.
+  [[nodiscard]] auto first() noexcept {
+    return jobs_.begin() + static_cast<std::ptrdiff_t>(of_parent_);
+  }
+  [[nodiscard]] std::size_t waiting() const noexcept { return jobs_.size() - of_parent_; }
 
   const std::size_t most_threads_;
   const std::size_t capacity_;
@@ -45,8 +63,9 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
   std::deque<std::shared_ptr<Work>> jobs_;
   std::size_t threads_ = 0;
   std::size_t idle_ = 0;
+  std::size_t of_parent_ = 0;  // jobs at the front
   bool ending_ = false;
-  int process_ = 0;  // that the threads belong to: a child of fork(2) has none of them
+  Link link;
 };
 
 }  // namespace weir::detail

@@ -1,14 +1,21 @@
 #include <weir/core/blocking.h>
+#include <weir/core/loop_thread.h>
 #include <weir/core/sleep.h>
+#include <weir/core/spawn_future.h>
 #include <weir/coro/as_tuple.h>
 #include <weir/coro/task_group.h>
 #include <weir/coro/timeout.h>
 #include <weir/coro/when_all.h>
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
+#include <new>
 #include <semaphore>
 #include <stdexcept>
 #include <string>
@@ -16,7 +23,8 @@
 #include <utility>
 #include <vector>
 
-#include "../support/net.h"
+#include "../support/net_server.h"
+#include "../support/process.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -141,5 +149,66 @@ TEST_CASE("jobs race with drops and timeouts") {
     }
     CHECK(calls > 0);
     co_await sleep(20ms);  // what the simulation still has to call refers to here
+  });
+}
+
+TEST_CASE("a child of a fork has threads of its own for jobs, and does none of its parent's") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer starts no thread in a forked child");
+    return;
+  }
+  void* memory = ::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(memory != MAP_FAILED);
+  auto& done = *new (memory) std::atomic<int>(0);  // of both processes
+  BlockingPool pool({.threads = 1});
+  BlockingPool busy({.threads = 1});
+  std::binary_semaphore begun(0);
+  std::binary_semaphore go(0);
+  EventLoopThread beside;
+  const auto one = [](BlockingPool& of) -> Task<> {
+    const auto nothing = [] {};
+    co_await of.run(nothing);
+  };
+  const auto two = [&]() -> Task<> {
+    const auto wait = [&] { begun.release(), go.acquire(); };
+    const auto count = [&done] { ++done; };
+    co_await when_all(busy.run(wait), busy.run(count));
+  };
+  spawn_future(beside.loop(), one(pool)).get();  // its thread waits for more
+  auto both = spawn_future(beside.loop(), two());
+  begun.acquire();
+  beside.loop().call([] {});  // the second job has been queued
+  CHECK(eventually([] { return other_threads_sleep(); }));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(static_cast<unsigned>(std::chrono::seconds(kPatience).count()));
+    EventLoop loop;
+    const auto jobs = [&]() -> Task<> {
+      // Each would be seen to after seconds if it were told to a thread that is not there.
+      for (int i = 0; i < 100; ++i) {
+        co_await one(pool);
+        co_await one(busy);
+        co_await sleep(100us);  // the threads wait again
+      }
+    };
+    loop.run_until_complete(jobs());
+    ::_exit(done == 0 ? 0 : 1);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
+  go.release();
+  both.get();
+  CHECK(done == 1);
+  ::munmap(memory, sizeof(std::atomic<int>));
+}
+
+TEST_CASE("the end of a pool does not wait for the job that brings it about, as an exit does") {
+  on_each_kernel_engine("threads", []() -> Task<> {
+    auto pool = std::make_unique<BlockingPool>(BlockingPoolOptions{.threads = 2});
+    const auto end = [&pool] { pool.reset(); };
+    co_await pool->run(end);
+    CHECK(pool == nullptr);
   });
 }
