@@ -135,7 +135,8 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   /// The descriptor, for getsockopt(2) and its like; it stays the connection's. -1 in the
   /// simulation, and where there is none any more.
   [[nodiscard]] int native_handle() const noexcept {
-    return connection_ == nullptr ? -1 : connection_->loop().sockets().native(connection_->fd());
+    if (connection_ == nullptr || connection_->fd() < 0) return -1;  // its loop may have gone
+    return connection_->loop().sockets().native(connection_->fd());
   }
 
   /// Throw `std::system_error` where the kernel refuses.

@@ -8,17 +8,19 @@ namespace weir {
 namespace detail {
 
 /// Both ends, and what moves the bytes between them at the end of a turn. It lives as long as one
-/// of its handles.
-class StreamPair final : public TurnEnd, public FrameAllocated {
+/// of its handles, which may be longer than the loop does.
+class StreamPair final : public LoopResource, public FrameAllocated {
  public:
   StreamPair(EventLoop& loop, const PairOptions& options) noexcept
-      : loop_(loop), ends_{{*this, options}, {*this, options}} {}
+      : loop_(loop), ends_{{*this, options}, {*this, options}} {
+    loop_.keep(*this);
+  }
 
   [[nodiscard]] Inbox& inbox(int end) noexcept { return ends_[end].inbox; }
   [[nodiscard]] Outbox& outbox(int end) noexcept { return ends_[end].outbox; }
 
   void close(int end) noexcept {
-    check_owner(loop_, "a PairedStream", "a Channel");
+    if (!loop_ended_) check_owner(loop_, "a PairedStream", "a Channel");
     ends_[end].inbox.close();
     ends_[end].closed = true;
     ends_[end].outbox.close();
@@ -55,7 +57,20 @@ class StreamPair final : public TurnEnd, public FrameAllocated {
   };
 
   [[nodiscard]] End& other(const End& end) noexcept { return ends_[&end == &ends_[0] ? 1 : 0]; }
-  void want_turn() noexcept { loop_.at_turn_end(*this); }
+  void want_turn() noexcept {
+    if (!loop_ended_) loop_.at_turn_end(*this);
+  }
+
+  void end_with_loop() noexcept override {
+    loop_ended_ = true;
+    unlink();
+    call_off();
+    for (End& end : ends_) {
+      end.inbox.close();
+      end.outbox.fail(kClosedHere);
+      end.outbox.clear();
+    }
+  }
 
   void end_turn() noexcept override {
     for (End& end : ends_) move(end, other(end));
@@ -82,6 +97,7 @@ class StreamPair final : public TurnEnd, public FrameAllocated {
   EventLoop& loop_;
   End ends_[2];
   bool dropped_ = false;
+  bool loop_ended_ = false;
 };
 
 }  // namespace detail

@@ -589,6 +589,7 @@ TEST_CASE("a connection whose loop has ended may be closed and dropped") {
       co_return;
     });
     CHECK(conn.state() == ConnectionState::disconnected);
+    CHECK(conn.native_handle() == -1);
     (void)peer.wait_for_end();
     conn.close();
     conn.force_close();

@@ -170,3 +170,23 @@ TEST_CASE("the ends of a pair may go in any order, with reads, sends and bytes o
                     std::invalid_argument);
   });
 }
+
+TEST_CASE("the ends of a pair whose loop has ended may be used, closed and dropped") {
+  for_each_engine([](Engine engine) {
+    StreamEnds ends;
+    StreamEnds quiet;
+    on_engine(engine, [&]() -> Task<> {
+      quiet = stream_pair();
+      ends = stream_pair();
+      co_await ends.a.send("not read");
+    });
+    quiet.a.close();
+    on_engine(engine, [&]() -> Task<> {
+      const auto read = co_await as_tuple(ends.b.read());
+      CHECK(read.error == errc::closed_here);
+      const auto sent = co_await as_tuple(ends.a.send("more"));
+      CHECK(sent.error == errc::closed_here);
+      ends.b = PairedStream();
+    });
+  });
+}
