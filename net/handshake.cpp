@@ -22,6 +22,8 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
       connection.identity().count_received(connection.inbox().unread() - before);
       connection.transforming().worked(failure);
       if (failure == 0) connection.receiver().update();
+      // What was queued meanwhile goes, also where the handshake's last word was the peer's.
+      if (handshake.done() && connection.outbox().pending() > 0) connection.transmitter().start();
       if (gate != nullptr) gate->leave(std::move(permit));
       // Once it is done what comes behind it is for whoever uses the connection to hear of.
       if (failure != 0 && !handshake.done()) handshake.throw_failure();

@@ -1,3 +1,4 @@
+#include <weir/net/connection.h>
 #include <weir/net/connection_access.h>
 #include <weir/net/handshake.h>
 #include <weir/net/tls/start_tls.h>
@@ -13,7 +14,15 @@ namespace {
 
 Task<> upgrade(TcpConnection& connection, std::shared_ptr<detail::HandshakeFactory> factory,
                std::string name) {
-  co_await connection.flush();
+  detail::Connection* of = nullptr;
+  do {
+    of = detail::ConnectionAccess::of(connection);
+    // From now on what others send is put together at the end of a turn: nothing of it is on its
+    // way in the clear when this resumes, unless that took more than a turn.
+    if (of != nullptr) of->outbox().level().add(detail::OutboxLevel::kTransformed);
+    co_await connection.flush();
+    of = detail::ConnectionAccess::of(connection);
+  } while (of != nullptr && of->transmitter().in_flight());
   co_await detail::secure(connection, std::move(factory), std::move(name));
 }
 

@@ -461,6 +461,31 @@ TEST_CASE("STARTTLS takes nothing that was slipped in before for protected") {
   });
 }
 
+TEST_CASE("what others send in the turn in which start_tls goes on is protected, and whole") {
+  on_each_engine([]() -> Task<> {
+    Linked pair = link_pair();
+    const TlsContext context = server_context();
+    const auto send_behind = [](TcpConnection& conn) -> Task<> {
+      std::string line(600, '.');
+      co_await conn.flush();
+      co_await conn.send(std::move(line));
+    };
+    const auto upgrade = [](TcpConnection& conn, const TlsContext& with) -> Task<> {
+      co_await start_tls(conn, with);
+    };
+    co_await pair.a.send("go ahead\r\n");
+    TaskGroup group;
+    group.spawn(send_behind(pair.a));
+    group.spawn(upgrade(pair.a, context));
+    const Chunk ahead = co_await pair.b.read_until("\r\n", 100);
+    CHECK(ahead.view() == "go ahead\r\n");
+    co_await start_tls(pair.b, client_context(), {.server_name = "localhost"});
+    const Chunk line = co_await pair.b.read_exactly(600);
+    CHECK(line.view() == std::string(600, '.'));
+    co_await group.join();
+  });
+}
+
 TEST_CASE("to verify without a name, or to begin twice, is a mistake that is told") {
   on_each_engine([]() -> Task<> {
     Linked pair = co_await tls_pair(server_context(), client_context());
