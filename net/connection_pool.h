@@ -14,7 +14,8 @@
 namespace weir {
 
 struct ConnectionPoolOptions {
-  /// "db.example:5432", "unix:/path": resolved anew for each connect.
+  /// "db.example:5432", "unix:/path": resolved anew for each connect. A text that is neither shows
+  /// there: `acquire` throws `std::invalid_argument`, which `as_tuple` lets pass.
   std::string address = {};
 
   /// Connections at the same time, those in use, idle and being made.
@@ -29,7 +30,8 @@ struct ConnectionPoolOptions {
 };
 
 /// Connections to one server that are used again and again, each by one at a time. Belongs to one
-/// loop; `LoopLocal<ConnectionPool>` makes one for each. What was leased may outlive the pool.
+/// loop, that of the first `acquire`; `LoopLocal<ConnectionPool>` makes one for each. What was
+/// leased may outlive the pool.
 class ConnectionPool {
   struct State;
 

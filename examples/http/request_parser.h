@@ -1,283 +1,66 @@
 #pragma once
 
-#include <llhttp.h>
-
 #include <algorithm>
-#include <cctype>
-#include <cstddef>
-#include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
+
+#include "message_parser.h"
 
 namespace http {
 
-namespace detail {
+struct Request : Message {
+  std::string method = {};
+  std::string target = {};
+};
 
-inline bool is_one_of(unsigned char c, std::string_view others) {
-  return std::isalnum(c) != 0 || others.find(static_cast<char>(c)) != std::string_view::npos;
-}
-inline bool is_token(std::string_view text) {
-  return !text.empty() &&
-         std::ranges::all_of(text, [](unsigned char c) { return is_one_of(c, "!#$%&'*+-.^_`|~"); });
-}
-/// A name or an address, and maybe a port (RFC 3986); none is allowed.
-inline bool is_host(std::string_view text) {
-  const std::size_t colon = text.find(':', text.starts_with('[') ? text.find(']') : 0);
-  const std::string_view port = text.substr(std::min(colon, text.size()));
-  std::string_view host = text.substr(0, text.size() - port.size());
-  if (host.starts_with('[') != host.ends_with(']')) return false;
-  std::string_view others = "-._~%!$&'()*+,;=";
-  if (host.starts_with('[')) {
-    host = host.substr(1, host.size() - 2);
-    others = ".:";
-  }
-  return std::ranges::all_of(host, [&](unsigned char c) { return is_one_of(c, others); }) &&
-         std::ranges::all_of(port.substr(std::min<std::size_t>(1, port.size())),
-                             [](unsigned char c) { return std::isdigit(c) != 0; });
-}
-/// What a list of transfer codings asks for: 0 if that is "chunked" alone, or a status.
-inline int refusal_of_codings(std::string_view list) {
-  bool chunked = false;
-  bool others = false;
-  while (!list.empty()) {
-    const std::size_t comma = std::min(list.find(','), list.size());
-    std::string_view coding = list.substr(0, comma);
-    list.remove_prefix(std::min(comma + 1, list.size()));
-    while (coding.starts_with(' ') || coding.starts_with('\t')) coding.remove_prefix(1);
-    while (coding.ends_with(' ') || coding.ends_with('\t')) coding.remove_suffix(1);
-    if (chunked) return 400;  // it has to be the last, and once
-    chunked = std::ranges::equal(coding, std::string_view("chunked"),
-                                 [](unsigned char a, char b) { return std::tolower(a) == b; });
-    others = others || !chunked;
-  }
-  if (!chunked) return 400;
-  return others ? 501 : 0;
-}
-
-/// Looks at the ends of lines, of which parsers let many kinds pass: each is a carriage return and
-/// a line feed, which do not stand alone; no line goes on in the next one; no other control
-/// characters but tabs.
-class Lines {
+/// Takes requests out of a stream. This also has the limits, and says which status answers what it
+/// refuses.
+class RequestParser final : public MessageParser {
  public:
-  /// False once something is wrong.
-  bool see(std::string_view bytes) {
-    for (const char c : bytes) {
-      const auto byte = static_cast<unsigned char>(c);
-      const bool blank = c == ' ' || c == '\t';
-      sound_ = sound_ && (last_ == '\r') == (c == '\n') && !(last_ == '\n' && blank) &&
-               !(last_ == kData && c != '\r') &&
-               (byte >= ' ' ? byte != 0x7f : c == '\t' || c == '\r' || c == '\n');
-      last_ = c;
-    }
-    return sound_;
-  }
-  /// Bytes that are in no line went by: next comes the end of one.
-  void skip_data() { last_ = kData; }
+  /// What they are for: files, for which GET and HEAD are enough and bodies are thrown away; or to
+  /// be handed on, with any method that is no tunnel and `take_body` in pieces.
+  enum class Use { files, forward };
 
- private:
-  static constexpr char kData = '\0';
-
-  char last_ = '\n';
-  bool sound_ = true;
-};
-
-}  // namespace detail
-
-struct Request {
-  std::string method;
-  std::string target;
-  std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
-  int minor_version = 1;                                     // of HTTP/1
-  bool keep_alive = true;                                    // what the client wants
-
-  /// The first of that name; nullptr if there is none.
-  [[nodiscard]] const std::string* header(std::string_view name) const {
-    const auto found =
-        std::ranges::find_if(headers, [&](auto& each) { return each.first == name; });
-    return found == headers.end() ? nullptr : &found->second;
-  }
-};
-
-struct Limits {
-  std::size_t head = 16 << 10;  // the request line and the header
-  std::size_t body = 64 << 10;  // which is thrown away: GET and HEAD need none
-};
-
-/// Takes requests out of a stream of bytes that comes in pieces of any size. The grammar is
-/// llhttp's, strict. What could mean one thing here and another to a proxy in front is refused, and
-/// nothing that follows it is answered (RFC 9112, section 11.2): where llhttp would let it pass,
-/// older versions above all, this looks itself. This also has the limits, and says which status
-/// answers what it refuses.
-class RequestParser {
- public:
-  explicit RequestParser(Limits limits = {}) : limits_(limits) { next(); }
-  RequestParser(const RequestParser&) = delete;
-  RequestParser& operator=(const RequestParser&) = delete;
-
-  /// Takes bytes, up to the end of the request at the most; gives how many it took. All, unless
-  /// the request is `whole` or there is a `problem`.
-  std::size_t feed(std::string_view bytes) {
-    std::size_t taken = 0;
-    bool paused = false;  // behind a head, where a request may end without another byte
-    while (!whole_ && problem_ == 0 && (paused || taken < bytes.size())) {
-      const std::size_t room =
-          head_ends_ ? limits_.body + 1 - body_bytes_ : limits_.head + 1 - head_bytes_;
-      const std::string_view piece = bytes.substr(taken, room);
-      const bool in_head = !head_ends_;
-      seen_ = piece.data();
-      const llhttp_errno_t error = llhttp_execute(&parser_, piece.data(), piece.size());
-      const char* end =
-          error == HPE_OK ? piece.data() + piece.size() : llhttp_get_error_pos(&parser_);
-      const auto count = static_cast<std::size_t>(end - piece.data());
-      taken += count;
-      (in_head ? head_bytes_ : body_bytes_) += count;
-      judge(error, see_lines(end));
-      paused = error == HPE_PAUSED;
-      if (paused) llhttp_resume(&parser_);
-    }
-    return taken;
+  explicit RequestParser(Limits limits = {}, Use use = Use::files)
+      : MessageParser(HTTP_REQUEST, limits, use == Use::forward), use_(use) {
+    next();
   }
 
-  [[nodiscard]] bool whole() const { return whole_; }
-  /// The status of the answer that such a request gets; 0: all is well. Nothing can follow it.
-  [[nodiscard]] int problem() const { return problem_; }
   /// The request is, as far as it has come, one for a head: no answer to it has a body.
-  [[nodiscard]] bool is_head() const { return parser_.method == HTTP_HEAD; }
-  /// A part of a request has come.
-  [[nodiscard]] bool midway() const { return head_bytes_ > 0 && !whole_; }
+  [[nodiscard]] bool is_head() const { return parser().method == HTTP_HEAD; }
   [[nodiscard]] const Request& request() const { return request_; }
 
   /// On to the next request.
   void next() {
-    llhttp_init(&parser_, HTTP_REQUEST, &callbacks());
-    parser_.data = this;
     request_ = {};
-    lines_ = {};
-    head_bytes_ = body_bytes_ = 0;
-    in_value_ = head_ends_ = whole_ = false;
-    problem_ = 0;
+    begin(request_);
   }
 
  private:
-  static RequestParser& of(llhttp_t* parser) { return *static_cast<RequestParser*>(parser->data); }
+  void add_text(std::string_view text) override { request_.target += text; }
 
-  static const llhttp_settings_t& callbacks() {
-    static const llhttp_settings_t settings = [] {
-      llhttp_settings_t made;
-      llhttp_settings_init(&made);
-      made.on_url = [](llhttp_t* parser, const char* data, std::size_t size) {
-        of(parser).request_.target.append(data, size);
-        return 0;
-      };
-      made.on_header_field = [](llhttp_t* parser, const char* data, std::size_t size) {
-        of(parser).add_name({data, size});
-        return 0;
-      };
-      made.on_header_value = [](llhttp_t* parser, const char* data, std::size_t size) {
-        of(parser).add_value({data, size});
-        return 0;
-      };
-      made.on_headers_complete = [](llhttp_t* parser) { return of(parser).end_head(); };
-      made.on_body = [](llhttp_t* parser, const char* data, std::size_t size) {
-        of(parser).see_lines(data);
-        of(parser).lines_.skip_data();
-        of(parser).seen_ = data + size;
-        return 0;
-      };
-      made.on_message_complete = [](llhttp_t* parser) {
-        of(parser).whole_ = true;
-        return static_cast<int>(HPE_PAUSED);
-      };
-      return made;
-    }();
-    return settings;
-  }
-
-  void add_name(std::string_view text) {
-    if (head_ends_) return;  // behind a chunked body
-    if (request_.headers.empty() || in_value_) request_.headers.emplace_back();
-    in_value_ = false;
-    for (const char c : text) {
-      request_.headers.back().first +=
-          static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    }
-  }
-
-  void add_value(std::string_view text) {
-    if (head_ends_) return;
-    in_value_ = true;
-    request_.headers.back().second.append(text);
-  }
-
-  /// Pauses, so that head and body are counted apart; -1 ends the parsing.
-  int end_head() {
-    head_ends_ = true;
-    request_.method = llhttp_method_name(static_cast<llhttp_method_t>(parser_.method));
-    request_.minor_version = parser_.http_minor;
-    request_.keep_alive = llhttp_should_keep_alive(&parser_) != 0 && parser_.upgrade == 0;
-    problem_ = refusal();
-    return problem_ == 0 ? static_cast<int>(HPE_PAUSED) : -1;
-  }
-
-  /// The status for a head that has come whole; 0: all is well.
-  [[nodiscard]] int refusal() const {
+  int judge_head() override {
+    request_.method = llhttp_method_name(static_cast<llhttp_method_t>(parser().method));
     std::size_t hosts = 0;
-    std::size_t lengths = 0;
-    std::size_t coded = 0;
-    std::string codings;
     for (const auto& [name, value] : request_.headers) {
-      if (!detail::is_token(name)) return 400;
       if (name == "host" && (++hosts > 1 || !detail::is_host(value))) return 400;
-      if (name == "content-length" && ++lengths > 1) return 400;
-      if (name == "transfer-encoding") codings += (coded++ > 0 ? "," : "") + value;
     }
-    if (parser_.http_major != 1) return 505;
-    if (hosts == 0 && parser_.http_minor > 0) return 400;
-    if (coded > 0 && (lengths > 0 || parser_.http_minor == 0)) return 400;
-    const int refused = coded > 0 ? detail::refusal_of_codings(codings) : 0;
-    if (refused != 0) return refused;
-    if (request_.method != "GET" && request_.method != "HEAD") return 405;
-    if (request_.header("expect") != nullptr) return 417;
-    return lengths > 0 && parser_.content_length > limits_.body ? 413 : 0;
-  }
-
-  /// What stands outside of bodies, up to there.
-  bool see_lines(const char* end) {
-    const bool sound = lines_.see({seen_, static_cast<std::size_t>(end - seen_)});
-    seen_ = end;
-    return sound;
-  }
-
-  /// After a piece.
-  void judge(llhttp_errno_t error, bool sound) {
-    if (!sound) problem_ = 400;  // whatever the head says: it is how it would come byte by byte
-    if (problem_ != 0) return;
-    if (error == HPE_INVALID_METHOD) {
-      problem_ = 501;
-    } else if (error == HPE_INVALID_VERSION) {
-      problem_ = 505;
-    } else if (error != HPE_OK && error != HPE_PAUSED) {
-      problem_ = 400;
-    } else if (!head_ends_ && head_bytes_ > limits_.head) {
-      problem_ = 431;
-    } else if (body_bytes_ > limits_.body) {
-      problem_ = 413;
+    if (const int problem = problem_of_header(); problem != 0) return problem;
+    if (hosts == 0 && request_.minor_version > 0) return 400;
+    const std::string* expected = request_.header("expect");
+    if (use_ == Use::forward) {
+      if (request_.method == "CONNECT" || request_.method == "TRACE") return 405;
+      if (expected != nullptr && *expected != "100-continue") return 417;
+    } else {
+      if (request_.method != "GET" && request_.method != "HEAD") return 405;
+      if (expected != nullptr) return 417;
     }
+    const bool sized = request_.header("content-length") != nullptr;
+    return sized && parser().content_length > limits().body ? 413 : 0;
   }
 
-  Limits limits_;
-  llhttp_t parser_;
+  Use use_;
   Request request_;
-  detail::Lines lines_;
-  const char* seen_ = nullptr;  // up to where `lines_` has looked
-  std::size_t head_bytes_ = 0;
-  std::size_t body_bytes_ = 0;
-  bool in_value_ = false;
-  bool head_ends_ = false;
-  bool whole_ = false;
-  int problem_ = 0;
 };
 
 }  // namespace http

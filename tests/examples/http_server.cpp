@@ -511,6 +511,8 @@ TEST_CASE("SIGTERM ends a connection between two requests, and after the one tha
   const std::string answer = midway.receive_all();
   CHECK(answer.starts_with("HTTP/1.1 200 OK"));
   CHECK(answer.find("Connection: close") != std::string::npos);
+  idle.close();  // the server waits for their ends
+  midway.close();
   CHECK(site.server.wait() == 0);
 }
 
