@@ -12,8 +12,9 @@
 namespace weir {
 
 /// Sends on a connection, or ends it, from any thread. Copyable; keeps neither the connection nor
-/// its loop alive. Messages of one thread leave whole and in order, together with those of the
-/// connection's own `send`.
+/// its loop alive. Messages leave whole, and in the order in which they were accepted, whichever
+/// threads they are of, the connection's own `send` included: what is sent under a mutex by many
+/// threads comes in one order, and what is sent after that, last.
 class Sender {
  public:
   class [[nodiscard("co_await it")]] SendAwaiter {

@@ -125,6 +125,24 @@ TEST_CASE(
   });
 }
 
+TEST_CASE("what is sent once another thread has sent leaves behind it, by either way") {
+  on_each_kernel_engine("it joins threads of its own", []() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const Sender sender = conn.sender();
+    const auto say = [&sender](const char* text) {
+      std::thread([&] { (void)sender.try_send(text); }).join();
+    };
+    co_await conn.send("a");
+    say("b");
+    co_await conn.send("c");
+    say("d");
+    CHECK(sender.try_send("e"));
+    say("f");
+    co_await conn.shutdown();
+    CHECK(peer.receive_all() == "abcdef");
+  });
+}
+
 TEST_CASE("a sender does not overtake a send that waits") {
   on_each_engine([]() -> Task<> {
     auto [conn, peer] = connect_pair(marks(256 << 10, 1 << 10), kSmall);

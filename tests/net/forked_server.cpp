@@ -1,0 +1,99 @@
+// What a fork has made has its parent's loops and servers too, and their descriptors; nothing that
+// it does with those reaches the parent.
+#include <weir/weir.h>
+
+#include <doctest/doctest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "../support/directory.h"
+#include "../support/net_server.h"
+#include "../support/process.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+/// How a child ends that destroys its copy: 0, unless it hangs or falls.
+template <class Thing>
+int end_of_child(Thing& thing) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    thing.reset();
+    ::_exit(0);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return status;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a child of a fork that destroys its parent's server and loop leaves both to the parent") {
+  for_each_kernel_engine([](Engine engine) {
+    const Directory directory;
+    for (const bool is_unix : {false, true}) {
+      ServerOptions options = server_options(engine);
+      if (is_unix) options.address = SocketAddress::parse("unix:" + directory.file("socket"));
+      std::optional<EventLoop> loop(std::in_place, options.loop);
+      std::optional<TcpServer> server(std::in_place, *loop, options);
+      const auto body = [&]() -> Task<> {
+        server->start(echo);
+        const std::string address = server->address().to_string();
+        TcpConnection before = co_await connect(address);
+        co_await before.send("one");
+        Chunk answer = co_await before.read_exactly(3);
+        CHECK(answer.view() == "one");
+        const int dropped = end_of_child(server);
+        CHECK(dropped == 0);
+        co_await before.send("two");
+        answer = co_await before.read_exactly(3);
+        CHECK(answer.view() == "two");
+        TcpConnection after = co_await connect(address);
+        co_await after.send("new");
+        answer = co_await after.read_exactly(3);
+        CHECK(answer.view() == "new");
+        before.close();
+        after.close();
+      };
+      loop->run_until_complete(body());
+      CHECK(end_of_child(server) == 0);
+      CHECK(end_of_child(loop) == 0);
+      const auto again = [&]() -> Task<> {
+        TcpConnection after = co_await connect(server->address().to_string());
+        co_await after.send("new");
+        const Chunk answer = co_await after.read_exactly(3);
+        CHECK(answer.view() == "new");
+      };
+      loop->run_until_complete(again());
+    }
+  });
+}
+
+TEST_CASE("a child that is forked beside a server's thread destroys its copy without that thread") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer waits for the threads of a forked child's parent");
+    return;
+  }
+  for_each_kernel_engine([](Engine engine) {
+    auto server = std::make_unique<TcpServer>(server_options(engine));
+    server->listen();
+    std::thread thread([&] { server->run(echo); });
+    Peer peer = Peer::connect_to(*server);
+    CHECK(echoes(peer));
+    CHECK(eventually([] { return other_threads_sleep(); }));
+    CHECK(end_of_child(server) == 0);
+    CHECK(echoes(peer));
+    Peer next = Peer::connect_to(*server);
+    CHECK(echoes(next));
+    server->stop();
+    thread.join();
+  });
+}
