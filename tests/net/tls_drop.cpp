@@ -92,10 +92,10 @@ struct Talking {
 };
 
 /// A sender: each message leaves whole or not at all, and the end is an end.
-struct Ending {
+struct EndedByDrop {
   static constexpr std::size_t kMessage = 20'000;
 
-  Ending() { shaking.spawn(agree()); }
+  EndedByDrop() { shaking.spawn(agree()); }
   Task<> agree() {
     Task<> left = upgrade(pair.a, client_context(), "localhost");
     Task<> right = upgrade(pair.b, server_context(), {});
@@ -135,5 +135,5 @@ TEST_CASE("a read over TLS that is dropped loses nothing") {
 }
 
 TEST_CASE("a send, a flush and a shutdown over TLS that are dropped leave whole messages") {
-  drop_everywhere([] { return std::make_unique<Ending>(); }, 5);
+  drop_everywhere([] { return std::make_unique<EndedByDrop>(); }, 5);
 }
