@@ -181,6 +181,15 @@ void EventLoop::wait_for_visitor(std::unique_lock<std::mutex>& lock) {
   calls_changed_.wait(lock, [this] { return !has_other_visitor(); });
 }
 
+void EventLoop::become_parents() noexcept {
+  of_parent_ = true;
+  if (in_loop_thread()) return;
+  running_.store(false, std::memory_order_relaxed);
+  visitor_ = {};
+  new (&calls_mutex_) std::mutex;
+  new (&calls_changed_) std::condition_variable;
+}
+
 bool EventLoop::has_other_visitor() const noexcept {
   return visitor_ != std::thread::id() && visitor_ != std::this_thread::get_id();
 }

@@ -251,6 +251,12 @@ class EventLoop final : public detail::Scheduler {
   [[nodiscard]] detail::IoEngine& engine() noexcept { return *engine_; }
   [[nodiscard]] detail::Machine& machine() noexcept { return machine_; }
   [[nodiscard]] detail::Sockets& sockets() noexcept { return machine_.sockets(); }
+
+  /// In what a fork made: what its descriptors stand for is still another process's, too. They are
+  /// closed, and nothing else is done to them.
+  [[nodiscard]] bool is_of_parent() const noexcept { return of_parent_; }
+  /// For the child of a fork. A thread that ran it, or had it for itself, is not there.
+  void become_parents() noexcept;
   [[nodiscard]] const std::shared_ptr<detail::Mailbox>& mailbox() const noexcept {
     return mailbox_;
   }
@@ -388,6 +394,7 @@ class EventLoop final : public detail::Scheduler {
   // For this loop's thread, while it waits for an answer, and for whoever waits for a visitor.
   std::condition_variable calls_changed_;
   std::thread::id visitor_;
+  bool of_parent_ = false;
   detail::List<Call> calls_;
   std::unique_ptr<Hosted> hosted_;  // from `poll_fd` on
   detail::TimerWheel timers_;

@@ -209,7 +209,9 @@ AllLoops& AllLoops::instance() {
     // which are not there.
     ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
                      [] {
-                       instance().entries_.clear();
+                       while (LoopEntry* entry = instance().entries_.pop_front()) {
+                         entry->loop.become_parents();
+                       }
                        instance().mutex_.unlock();
                      });
     return made;

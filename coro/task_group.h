@@ -13,9 +13,9 @@ namespace weir {
 
 /// Tasks that run beside their maker, and end with the group at the latest.
 ///
-/// Made on a running loop, used on that loop only. Its destructor drops the tasks that are left;
-/// a failure that nobody joined is logged. A task may cancel or destroy the group that it runs in:
-/// it then goes on to its next suspension and is dropped there.
+/// Made on a running loop, used on that loop only. Its destructor drops the tasks that are left,
+/// which must be before the loop goes; a failure that nobody joined is logged. A task may cancel or
+/// destroy the group that it runs in: it then goes on to its next suspension and is dropped there.
 class TaskGroup {
  public:
   /// Hears of the tasks of a group, which it outlives.

@@ -402,7 +402,7 @@ class EpollEngine final : public detail::EngineBase<EpollEngine, FreeListPool> {
   void let_go_of(int fd) noexcept {
     Record& record = *records_.find(fd);
     if (--record.users > 0) return;
-    if (record.watched) set_.remove(fd);
+    if (record.watched && process_ == ::getpid()) set_.remove(fd);
     record.forget();
   }
 

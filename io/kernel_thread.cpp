@@ -3,6 +3,7 @@
 #include <weir/io/thread_probe.h>
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <csignal>
@@ -87,6 +88,10 @@ KernelThread::KernelThread(const LoopOptions& options) {
 }
 
 KernelThread::~KernelThread() {
+  if (process_ != ::getpid()) {  // the child of a fork has not that thread
+    thread_.detach();
+    return;
+  }
   mailbox_->request_stop();
   thread_.join();
 }

@@ -3,6 +3,8 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/machine.h>
 
+#include <unistd.h>
+
 #include <memory>
 #include <thread>
 
@@ -21,6 +23,7 @@ class KernelThread final : public LoopRunner {
   EventLoop* loop_ = nullptr;  // lives in the thread
   std::shared_ptr<Mailbox> mailbox_;
   std::thread thread_;
+  const pid_t process_ = ::getpid();
 };
 
 }  // namespace weir::detail

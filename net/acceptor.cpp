@@ -1,11 +1,10 @@
 #include <weir/core/small_queue.h>
 #include <weir/net/acceptor.h>
 #include <weir/net/log_words.h>
+#include <weir/net/socket_file.h>
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -44,50 +43,6 @@ bool nobody_waits(int error) noexcept {
 [[noreturn]] void refuse(int error, const std::string& what, const SocketAddress& address) {
   throw std::system_error(error, std::generic_category(),
                           "weir: " + what + " " + address.to_string());
-}
-
-/// Which file a path leads to: it may be somebody else's by now.
-struct SocketFile {
-  explicit SocketFile(const std::string& path) {
-    struct stat info{};
-    if (path.empty() || ::lstat(path.c_str(), &info) != 0) return;
-    device = info.st_dev;
-    number = info.st_ino;
-  }
-  friend bool operator==(const SocketFile&, const SocketFile&) = default;
-
-  dev_t device = 0;
-  ino_t number = 0;
-};
-
-/// Removes a socket file of ours that nobody has bound: a crashed process's leftover. Not a link:
-/// it leads to somebody's file. The probe, of another type, never reaches a listener (EPROTOTYPE).
-void remove_stale(detail::Sockets& sockets, const SocketAddress& address) {
-  const std::string path(address.unix_path());
-  struct stat info{};
-  if (path.empty() || ::lstat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return;
-  if (info.st_uid != ::geteuid()) return;
-  const SocketFile stale(path);
-  const Socket probe(sockets, ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!probe || sockets.connect(probe.fd(), address.raw()) != -ECONNREFUSED) return;
-  if (SocketFile(path) == stale) ::unlink(path.c_str());
-}
-
-/// Between bind and listen, when nobody can connect yet. By the file itself, which in a directory
-/// of many may not be what the path leads to by now.
-void set_mode(const SocketAddress& address, unsigned mode) {
-  const std::string path(address.unix_path());
-  if (path.empty()) return;
-  const int file = ::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
-  struct stat info{};
-  const bool ours = file >= 0 && ::fstat(file, &info) == 0 && S_ISSOCK(info.st_mode) &&
-                    info.st_uid == ::geteuid();
-  const std::string by_descriptor = "/proc/self/fd/" + std::to_string(file);
-  const bool set =
-      ours && ((info.st_mode & 07777) == mode || ::chmod(by_descriptor.c_str(), mode) == 0);
-  const int error = errno;
-  if (file >= 0) ::close(file);
-  if (!set) refuse(ours || file < 0 ? error : EPERM, "cannot set the permissions of", address);
 }
 
 }  // namespace
@@ -215,11 +170,11 @@ class Acceptor::State final : public detail::LoopResource,
 
   void remove_file() noexcept {
     const std::string path(address_.unix_path());
-    if (!path.empty() && !shared() && SocketFile(path) == file_) ::unlink(path.c_str());
+    if (!path.empty() && !shared() && detail::SocketFile(path) == file_) ::unlink(path.c_str());
   }
 
   [[nodiscard]] bool shared() const noexcept {
-    return shared_ || (others_ != nullptr && *others_ != 0);
+    return shared_ || loop_.is_of_parent() || (others_ != nullptr && *others_ != 0);
   }
 
   /// Whoever comes now is refused, though the kernel may hold the listener for a moment yet.
@@ -353,7 +308,7 @@ class Acceptor::State final : public detail::LoopResource,
   EventLoop& loop_;
   Socket listener_;
   SocketAddress address_;
-  SocketFile file_;  // of a Unix path
+  detail::SocketFile file_;  // of a Unix path
   std::atomic<std::uint64_t> shed_{0};
   bool sole_ = false;                               // nobody but this process has the listener
   bool shared_ = false;                             // somebody else listens on it too
@@ -438,7 +393,9 @@ Socket detail::listen(detail::Sockets& sockets, const SocketAddress& address,
   if (const int result = sockets.bind(fd, address.raw()); result < 0) {
     refuse(-result, "cannot bind", address);
   }
-  if (!address.is_ip()) set_mode(address, options.unix_mode);
+  if (const int result = set_mode(address, options.unix_mode); result < 0) {
+    refuse(-result, "cannot set the permissions of", address);
+  }
   if (const int result = sockets.listen(fd, options.backlog); result < 0) {
     refuse(-result, "cannot listen on", address);
   }

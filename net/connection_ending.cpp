@@ -132,7 +132,8 @@ void Ending::abort(Failure failure) noexcept {
 void Ending::send_fin() noexcept {
   Connection& of = connection();
   if (*this == flushing && (by_reset() || nobody_sends())) return abort();
-  (void)of.loop_.sockets().shutdown_send(of.fd());  // if it is broken, reading shows it
+  // If it is broken, reading shows it.
+  if (!of.loop_.is_of_parent()) (void)of.loop_.sockets().shutdown_send(of.fd());
   if (*this == flushing) {
     go_on_to(lingering);
   } else if (*this == open) {
@@ -208,7 +209,8 @@ void Ending::close_descriptor() noexcept {
   go_on_to(gone);
   if (!dropped_) of.identity_.keep_names();
   Sockets& sockets = of.loop_.sockets();
-  if (by_reset()) (void)sockets.set(of.fd(), Sockets::Option::reset_on_close, 1);
+  const bool resets = by_reset() && !of.loop_.is_of_parent();
+  if (resets) (void)sockets.set(of.fd(), Sockets::Option::reset_on_close, 1);
   sockets.close(of.receiver_.release_fd());
   of.call_off();
   of.outbox_.clear();

@@ -112,7 +112,8 @@ void TcpServer::make_core(EventLoop& base, ServerOptions options) {
 }
 
 TcpServer::~TcpServer() {
-  if (parts_->own_loop != nullptr && !parts_->own_loop->in_loop_thread()) {
+  const EventLoop* own = parts_->own_loop.get();
+  if (own != nullptr && !own->in_loop_thread() && !own->is_of_parent()) {
     std::unique_lock run(*parts_->under_way, std::try_to_lock);
     if (!run) {
       stop();

@@ -37,7 +37,7 @@ int end_of_child(Thing& thing) {
 
 TEST_CASE(
     "a child of a fork that destroys its parent's server and loop leaves both to the parent") {
-  for_each_kernel_engine([](Engine engine) {
+  for_each_kernel_engine("it forks", [](Engine engine) {
     const Directory directory;
     for (const bool is_unix : {false, true}) {
       ServerOptions options = server_options(engine);
@@ -82,18 +82,20 @@ TEST_CASE("a child that is forked beside a server's thread destroys its copy wit
     MESSAGE("skipped: the sanitizer waits for the threads of a forked child's parent");
     return;
   }
-  for_each_kernel_engine([](Engine engine) {
-    auto server = std::make_unique<TcpServer>(server_options(engine));
-    server->listen();
-    std::thread thread([&] { server->run(echo); });
-    Peer peer = Peer::connect_to(*server);
-    CHECK(echoes(peer));
-    CHECK(eventually([] { return other_threads_sleep(); }));
-    CHECK(end_of_child(server) == 0);
-    CHECK(echoes(peer));
-    Peer next = Peer::connect_to(*server);
-    CHECK(echoes(next));
-    server->stop();
-    thread.join();
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    for (const std::size_t threads : {1, 3}) {
+      auto server = std::make_unique<TcpServer>(server_options(engine, threads));
+      server->listen();
+      std::thread thread([&] { server->run(echo); });
+      Peer peer = Peer::connect_to(*server);
+      CHECK(echoes(peer));
+      CHECK(eventually([] { return other_threads_sleep(); }));
+      CHECK(end_of_child(server) == 0);
+      CHECK(echoes(peer));
+      Peer next = Peer::connect_to(*server);
+      CHECK(echoes(next));
+      server->stop();
+      thread.join();
+    }
   });
 }
