@@ -8,12 +8,12 @@
 #include <weir/io/kernel_sockets.h>
 #include <weir/io/receive_pool.h>
 #include <weir/io/sanitizer.h>
-#include <weir/io/socket_calls.h>
 
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -50,6 +50,34 @@ constexpr std::size_t kMostSent = std::size_t{1} << 30;  // a result is 32 bits 
 /// its own, once epoll watches.
 bool took_all(const Record& record, int size, std::size_t room) noexcept {
   return static_cast<std::size_t>(size) < room && !record.more_behind && !record.gives_pieces;
+}
+
+// recv(2) and send(2), but no cancellation points (pthreads(7)): those cost some 45 instructions,
+// two of them locked, for each call in a process that has threads. A sanitizer wants to see the
+// calls.
+
+ssize_t receive_bytes(int fd, void* to, std::size_t size, int flags) noexcept {
+#if defined(SYS_recvfrom) && !defined(WEIR_SANITIZED)
+  return ::syscall(SYS_recvfrom, fd, to, size, flags, nullptr, nullptr);
+#else
+  return ::recv(fd, to, size, flags);
+#endif
+}
+
+ssize_t send_bytes(int fd, const void* from, std::size_t size, int flags) noexcept {
+#if defined(SYS_sendto) && !defined(WEIR_SANITIZED)
+  return ::syscall(SYS_sendto, fd, from, size, flags, nullptr, 0);
+#else
+  return ::send(fd, from, size, flags);
+#endif
+}
+
+ssize_t send_message(int fd, const msghdr& message, int flags) noexcept {
+#if defined(SYS_sendmsg) && !defined(WEIR_SANITIZED)
+  return ::syscall(SYS_sendmsg, fd, &message, flags);
+#else
+  return ::sendmsg(fd, &message, flags);
+#endif
 }
 
 int send_slices(const Operation& operation) noexcept {
