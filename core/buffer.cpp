@@ -31,7 +31,7 @@ constexpr std::size_t kKept = 8 << 20;  // at the most, by a thread
 /// Four sizes between one power of two and the next: up to a quarter more than was asked for.
 struct BlockSize {
   static constexpr int kFirstWidth = 11;  // of what is just not small
-  static constexpr std::size_t kCount = 4 * (20 - kFirstWidth + 1);
+  static constexpr std::size_t kCount = 4 * (std::size_t{21} - kFirstWidth);
 
   explicit BlockSize(std::size_t capacity) noexcept {
     const int width = static_cast<int>(std::bit_width(capacity - 1));

@@ -106,7 +106,6 @@ struct PlaceAccess {
 /// What `std::source_location` holds, as `__builtin_source_location()` gives it: GCC keeps an
 /// object among the arguments of an await in the coroutine's frame, and more than once.
 using PlaceInSource = decltype(__builtin_source_location());
-static_assert(sizeof(PlaceInSource) == sizeof(std::source_location));
 
 /// What tells of itself by its type alone, when it suspends.
 template <class A>
