@@ -87,6 +87,7 @@ void Outbox::take_over(std::vector<OtherMessage>&& messages) noexcept {
 }
 
 bool Outbox::try_send_copy(const std::byte* data, std::size_t size) {
+  if (level_.has(OutboxLevel::kEnding)) return false;  // its loop may have gone
   sink_.check_thread();
   if (!takes_alone(size)) return size > 0 && try_send_behind(data, size);
   BufferRef buffer = OutQueue::copy_of(data, size);

@@ -590,6 +590,11 @@ TEST_CASE("a connection whose loop has ended may be closed and dropped") {
     });
     CHECK(conn.state() == ConnectionState::disconnected);
     CHECK(conn.native_handle() == -1);
+    on_engine(engine, [&]() -> Task<> {
+      const std::string view("of no use");
+      const auto sent = co_await as_tuple(conn.send(view));
+      CHECK(sent.error == errc::closed_here);
+    });
     (void)peer.wait_for_end();
     conn.close();
     conn.force_close();
