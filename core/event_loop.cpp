@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -183,11 +184,14 @@ void EventLoop::wait_for_visitor(std::unique_lock<std::mutex>& lock) {
 
 void EventLoop::become_parents() noexcept {
   of_parent_ = true;
+  // Whoever had them is not there.
+  new (&calls_mutex_) std::mutex;
+  new (&calls_changed_) std::condition_variable;
+  renew_lock();
+  mailbox_->renew_lock();
   if (in_loop_thread()) return;
   running_.store(false, std::memory_order_relaxed);
   visitor_ = {};
-  new (&calls_mutex_) std::mutex;
-  new (&calls_changed_) std::condition_variable;
 }
 
 bool EventLoop::has_other_visitor() const noexcept {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -52,6 +53,9 @@ class Mailbox {
 
   /// Loop's thread: the engine goes; from now on pushed work is deleted.
   void close() noexcept;
+
+  /// In the child of a fork: whoever had the lock is not there.
+  void renew_lock() noexcept { new (&engine_mutex_) std::mutex; }
 
  private:
   void wake_sleeper();

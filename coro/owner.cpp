@@ -1,5 +1,7 @@
 #include <weir/coro/owner.h>
 
+#include <pthread.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -27,7 +29,25 @@ void check_stranger(HomeTag home, const char* what, const char* instead) noexcep
   if (home != 0 && Run::is_elsewhere(home)) end_process(what, instead);
 }
 
+/// The child of a fork has this thread alone: what others had on their stacks is not there.
+void Run::know_of_forks() noexcept {
+  [[maybe_unused]] static const int known =
+      ::pthread_atfork([] { runs_mutex.lock(); }, [] { runs_mutex.unlock(); },
+                       [] {
+                         for (Run** at = &runs; *at != nullptr;) {
+                           const bool here = (*at)->thread_ == std::this_thread::get_id();
+                           if (here) {
+                             at = &(*at)->next_;
+                           } else {
+                             *at = (*at)->next_;
+                           }
+                         }
+                         runs_mutex.unlock();
+                       });
+}
+
 Run::Run(const Scheduler& of) noexcept : tag_(home_tag(&of)) {
+  know_of_forks();
   const std::lock_guard lock(runs_mutex);
   next_ = std::exchange(runs, this);
 }

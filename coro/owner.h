@@ -47,6 +47,8 @@ class Run {
   [[nodiscard]] static bool is_elsewhere(HomeTag home) noexcept;
 
  private:
+  static void know_of_forks() noexcept;
+
   HomeTag tag_;
   std::thread::id thread_ = std::this_thread::get_id();
   Run* next_;

@@ -10,6 +10,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <utility>
 
 namespace weir {
@@ -258,6 +259,9 @@ class Scheduler {
     const Waiter* next = ready_.front();
     return next != nullptr ? next->scope_ : nullptr;
   }
+
+  /// In the child of a fork: whoever had the lock is not there.
+  void renew_lock() noexcept { new (&woken_mutex_) std::mutex; }
 
   /// Ends the wait of a loop that sleeps, or the next one, so that it calls `take_woken`. From any
   /// thread.

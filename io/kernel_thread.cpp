@@ -9,6 +9,7 @@
 #include <csignal>
 #include <exception>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -88,8 +89,9 @@ KernelThread::KernelThread(const LoopOptions& options) {
 }
 
 KernelThread::~KernelThread() {
-  if (process_ != ::getpid()) {  // the child of a fork has not that thread
-    thread_.detach();
+  if (process_ != ::getpid()) {
+    // The child of a fork has not that thread, and may have others where its stack was.
+    ::new (static_cast<void*>(&thread_)) std::thread();
     return;
   }
   mailbox_->request_stop();

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <thread>
+#include <vector>
 
 #include "../support/directory.h"
 #include "../support/net_server.h"
@@ -83,7 +85,7 @@ TEST_CASE("a child that is forked beside a server's thread destroys its copy wit
     return;
   }
   for_each_kernel_engine("it forks", [](Engine engine) {
-    for (const std::size_t threads : {1, 3}) {
+    for (const std::size_t threads : {1UL, 3UL}) {
       auto server = std::make_unique<TcpServer>(server_options(engine, threads));
       server->listen();
       std::thread thread([&] { server->run(echo); });
@@ -98,4 +100,35 @@ TEST_CASE("a child that is forked beside a server's thread destroys its copy wit
       thread.join();
     }
   });
+}
+
+TEST_CASE("a child has loops and threads of its own, whatever its parent's threads ran") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer starts no thread in a forked child");
+    return;
+  }
+  std::vector<std::unique_ptr<EventLoopThread>> threads;
+  for (int i = 0; i < 4; ++i) threads.push_back(std::make_unique<EventLoopThread>());
+  CHECK(eventually([] { return other_threads_sleep(); }));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::alarm(60);
+    const auto body = []() -> Task<Chunk> {
+      auto [one, other] = stream_pair();
+      co_await one.send("of the child");
+      co_return co_await other.read();
+    };
+    for (int i = 0; i < 4; ++i) {
+      EventLoopThread own;
+      own.loop().call([] {});
+      EventLoop loop;
+      const Chunk chunk = loop.run_until_complete(body());
+      if (chunk.view() != "of the child") ::_exit(1);
+    }
+    threads.clear();
+    ::_exit(0);
+  }
+  int status = -1;
+  CHECK(::waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }
