@@ -12,11 +12,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
-#include <cstdlib>
-#include <fstream>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <system_error>
 
 namespace weir::detail {
@@ -152,18 +149,6 @@ bool is_at_default(int number) noexcept {
   return now.sa_handler == SIG_DFL;
 }
 
-/// By the process's first thread, so that the program has its own way with it: sigwait(3), or a
-/// signalfd(2).
-bool is_blocked_at_first(int number) {
-  std::ifstream status("/proc/self/status");  // of that thread (proc(5))
-  std::string line;
-  while (std::getline(status, line)) {
-    if (!line.starts_with("SigBlk:")) continue;
-    return (std::strtoull(line.c_str() + 7, nullptr, 16) & bit_of(number)) != 0;
-  }
-  return false;
-}
-
 /// Sets or clears them in the mask of this thread, and gives those that were set before.
 std::uint64_t mask(int how, std::uint64_t signals) noexcept {
   sigset_t set;
@@ -290,7 +275,7 @@ void KernelSignals::raise(int number) noexcept {
 UnclaimedSignal::UnclaimedSignal(int number) {
   know_of_forks();
   const std::lock_guard lock(mutex);
-  if (!is_at_default(number) || is_blocked_at_first(number)) return;
+  if (!is_at_default(number)) return;
   ever_stood_in_for |= bit_of(number);
   fd_ = add_holder(bit_of(number), ::getpid());
   if (fd_ < 0) throw std::system_error(-fd_, std::generic_category(), "weir: signal");

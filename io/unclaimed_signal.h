@@ -3,10 +3,9 @@
 namespace weir::detail {
 
 /// Takes a signal of this process in place of its default action, as long as the program leaves it
-/// that. One that the program has a handler for, ignores, or blocks in its first thread when this
-/// is made is left alone, as is one whose handler the program sets later; one that a `Signals` or
-/// `signal` holds meanwhile is told to that alone. The default is back with the last of these, and
-/// in what a fork makes.
+/// that. One that the program has a handler for, or ignores, when this is made is left alone, as is
+/// one whose handler the program sets later; one that a `Signals` or `signal` holds meanwhile is
+/// told to that alone. The default is back with the last of these, and in what a fork makes.
 ///
 /// The handler is installed with SA_RESTART, and the signal unblocked in the thread that makes
 /// this, which is to end it as well.

@@ -32,9 +32,8 @@ struct InspectorOptions {
 ///
 /// While there is one, SIGQUIT does not end the process but has what `/loops`, `/connections` and
 /// `/tasks` show written to the log, at level warning, by the inspector's thread. Not where the
-/// program has a handler for SIGQUIT, ignores it, or blocks it in its first thread before, nor
-/// while it waits for it by `Signals` or `signal`, nor in a simulated world. With the last
-/// inspector the default action is back.
+/// program has a handler for SIGQUIT or ignores it, nor while it waits for it by `Signals` or
+/// `signal`, nor in a simulated world. With the last inspector the default action is back.
 ///
 /// With WEIR_INSPECT=ADDRESS (`unix:/path`, `127.0.0.1:port`) in the environment the first loop
 /// that runs starts one that lives as long as the process; that it cannot be is logged.
