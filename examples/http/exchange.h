@@ -84,7 +84,8 @@ class Exchange {
     const Framing framing = framing_of(request);
     std::error_code broken = (co_await weir::as_tuple(backend_.send(std::move(head)))).error;
     const bool waits = request.header("expect") != nullptr && !client_.parser.whole();
-    if (waits && !client_.has_more()) co_await client_.conn.send("HTTP/1.1 100 Continue\r\n\r\n");
+    if (waits && request.minor_version > 0 && !client_.has_more())
+      co_await client_.conn.send("HTTP/1.1 100 Continue\r\n\r\n");
     while (!broken) {
       std::string piece = framed(framing, client_.parser.take_body());
       const bool last = client_.parser.whole();

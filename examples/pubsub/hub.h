@@ -62,8 +62,8 @@ class Hub {
     if (subscriber.topics_.size() >= kMostTopics && !subscriber.topics_.contains(topic)) {
       return false;
     }
+    subscriber.topics_.emplace(topic);  // first: by these it leaves
     topics_[std::string(topic)].insert(&subscriber);
-    subscriber.topics_.emplace(topic);
     return true;
   }
 

@@ -20,8 +20,8 @@ class Room {
     Member(Room& room, const weir::Sender& sender, std::string greeting)
         : room_(room), sender_(sender) {
       const std::lock_guard lock(room_.mutex_);
-      room_.members_.push_back(this);
       (void)sender_.try_send(std::move(greeting));
+      room_.members_.push_back(this);
     }
     Member(const Member&) = delete;
     Member& operator=(const Member&) = delete;
