@@ -56,7 +56,8 @@ TEST_CASE("a thread keeps 8 MiB of buffers at the most, of the size that came la
   std::thread([] {
     constexpr std::size_t kKept = 8 << 20;
     const std::int64_t before = test::allocated_bytes();
-    for (const std::size_t capacity : {512 << 10, 4 << 10, 100 << 10, 1 << 20, 17 << 10}) {
+    for (const std::size_t kibibytes : {512UL, 4UL, 100UL, 1024UL, 17UL}) {
+      const std::size_t capacity = kibibytes << 10;
       CAPTURE(capacity);
       const auto take = [capacity](std::size_t bytes) {
         std::vector<BufferRef> all;

@@ -102,8 +102,8 @@ TEST_CASE(
     const Sender sender = conn.sender();
     std::string expected;
     char name = 'a';
-    for (const std::size_t first : {0, 1, 512, 513, 60'000}) {
-      for (const std::size_t second : {0, 1, 512, 513, 4'000}) {
+    for (const std::size_t first : {0UL, 1UL, 512UL, 513UL, 60'000UL}) {
+      for (const std::size_t second : {0UL, 1UL, 512UL, 513UL, 4'000UL}) {
         for (const bool shared : {false, true}) {
           std::string bytes(first, name++);
           std::string others(second, name++);
