@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -22,9 +23,11 @@ namespace {
 
 /// Python, where it has the library; empty, with the reason printed, where it has not.
 std::string python_with_websockets() {
-  std::string python = client_program("python3");
-  if (python.empty()) return {};
-  if (run_program(python, {"-c", "import websockets"}).status == 0) return python;
+  // Debian's first: it has Debian's packages.
+  for (const std::string& python : {std::string("/usr/bin/python3"), client_program("python3")}) {
+    const bool there = std::filesystem::exists(python);
+    if (there && run_program(python, {"-c", "import websockets"}).status == 0) return python;
+  }
   MESSAGE("skipped: websockets for Python (python3-websockets) is not installed");
   return {};
 }
