@@ -1,7 +1,6 @@
 // The reverse proxy: between curl or plain sockets on one side, and http_server or plain sockets on
 // the other.
 #ifdef WEIR_EXAMPLES_DIR
-#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -20,6 +19,7 @@
 
 #include "../support/directory.h"
 #include "example.h"
+#include "origin.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -32,40 +32,6 @@ bool proxy_built() {
   MESSAGE("skipped: reverse_proxy is not built, llhttp is missing");
   return false;
 }
-
-/// A listening socket of the test, as the backend.
-class Origin {
- public:
-  Origin() : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(::bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    REQUIRE(::listen(fd_, 64) == 0);
-    socklen_t size = sizeof address;
-    REQUIRE(::getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    address_ = "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
-  }
-  Origin(const Origin&) = delete;
-  Origin& operator=(const Origin&) = delete;
-  ~Origin() { close(); }
-
-  [[nodiscard]] Peer accept() const {
-    pollfd readable{.fd = fd_, .events = POLLIN, .revents = 0};
-    REQUIRE(::poll(&readable, 1, 120'000) == 1);
-    const int fd = ::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
-    REQUIRE(fd >= 0);
-    return Peer(fd);
-  }
-  void close() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-  [[nodiscard]] const std::string& address() const { return address_; }
-
- private:
-  int fd_;
-  std::string address_;
-};
 
 std::string receive_up_to(Peer& peer, std::string_view end) {
   std::string text;

@@ -1,6 +1,5 @@
 // The proxy: between curl or netcat on one side and socat or plain sockets on the other.
 #ifdef WEIR_EXAMPLES_DIR
-#include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -15,52 +14,13 @@
 #include <vector>
 
 #include "example.h"
+#include "origin.h"
 
 using namespace weir;
 using namespace weir::test;
 using namespace std::string_literals;
 
 namespace {
-
-/// A listening socket of the test, for the far end.
-class Origin {
- public:
-  Origin() : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(::bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
-    REQUIRE(::listen(fd_, 64) == 0);
-    socklen_t size = sizeof address;
-    REQUIRE(::getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size) == 0);
-    port_ = ntohs(address.sin_port);
-  }
-  Origin(const Origin&) = delete;
-  Origin& operator=(const Origin&) = delete;
-  ~Origin() { close(); }
-
-  [[nodiscard]] Peer accept() const {
-    pollfd readable{.fd = fd_, .events = POLLIN, .revents = 0};
-    REQUIRE(::poll(&readable, 1, 120'000) == 1);
-    const int fd = ::accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC);
-    REQUIRE(fd >= 0);
-    return Peer(fd);
-  }
-  void close() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-  }
-
-  [[nodiscard]] std::uint16_t port() const { return port_; }
-  [[nodiscard]] std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
-  /// As a request has it.
-  [[nodiscard]] std::string port_bytes() const {
-    return {static_cast<char>(port_ >> 8), static_cast<char>(port_ & 0xff)};
-  }
-
- private:
-  int fd_;
-  std::uint16_t port_ = 0;
-};
 
 const std::string kGreeting = "\x05\x01\x00"s;
 const std::string kLoopback = "\x05\x01\x00\x01\x7f\x00\x00\x01"s;
