@@ -67,7 +67,7 @@ void Connection::input_wanted() noexcept {
 }
 
 void Connection::output_ready() noexcept {
-  check_owner(loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  check_thread();
   const HighWater* high_water = outbox_.high_water();
   if (transmitter_.may_start() || (high_water != nullptr && high_water->tells())) {
     loop_.at_turn_end(*this);

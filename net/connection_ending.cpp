@@ -27,9 +27,7 @@ void Ending::close() noexcept {
 
 void Ending::begin_close() noexcept {
   Connection& of = connection();
-  if (*this != gone) {  // else its loop may have gone as well
-    check_owner(of.loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
-  }
+  if (*this != gone) of.check_thread();  // else its loop may have gone as well
   // Whoever still waits in another coroutine has nothing to wait for any more.
   of.inbox_.close();
   if (*this == broken && has_last_word() && of.linger_ms_ > 0) {
@@ -73,7 +71,7 @@ bool Ending::finish_with_run() noexcept {
 void Ending::cut(Failure failure, bool with_reset) noexcept {
   Connection& of = connection();
   if (*this == gone) return;
-  check_owner(of.loop_, "a TcpConnection", "a Sender (TcpConnection::sender)");
+  of.check_thread();
   set_reset(with_reset);
   of.inbox_.fail(failure, true);
   abort(failure);
