@@ -367,7 +367,7 @@ TEST_CASE(
     MESSAGE("skipped: the sanitizer needs a pipe to check what it is told of a thread");
     return;
   }
-  Child program = log_target("threads");
+  Child program = log_target("threads", Engine::epoll);
   const std::string all = program.read_all();
   INFO(all);
   const char* counts = kThreadSanitizer ? " 1\n" : "\n1 2 1\n";  // it has a thread of its own

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "../support/drop_at.h"
+#include "../support/net.h"
 #include "../support/process.h"
 
 using namespace weir;
@@ -418,16 +419,10 @@ TEST_CASE("a signal that all threads block reaches its holder, and is blocked ag
 }
 
 TEST_CASE("a loop that is destroyed on another thread leaves no handler behind") {
-  for (const Engine engine : {Engine::uring, Engine::epoll}) {
-    std::unique_ptr<EventLoop> loop;
-    try {
-      LoopOptions options;
-      options.engine = engine;
-      loop = std::make_unique<EventLoop>(options);
-    } catch (const std::system_error&) {
-      MESSAGE("skipped: this machine has no such engine");
-      continue;
-    }
+  test::for_each_engine([](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    auto loop = std::make_unique<EventLoop>(options);
     loop->spawn([](EventLoop& on) -> Task<> {
       on.stop();
       co_await weir::signal(SIGUSR1);
@@ -436,7 +431,7 @@ TEST_CASE("a loop that is destroyed on another thread leaves no handler behind")
     CHECK(held(SIGUSR1));
     loop.reset();
     CHECK_FALSE(held(SIGUSR1));
-  }
+  });
 }
 
 TEST_CASE("a disposition that was changed meanwhile is left alone") {
@@ -466,16 +461,10 @@ TEST_CASE("signal with a handler is the one of the C library") {
 }
 
 TEST_CASE("Signals destroyed on another thread end the waits on their loop") {
-  for (const Engine engine : {Engine::uring, Engine::epoll}) {
-    std::optional<EventLoopThread> thread;
-    try {
-      LoopOptions options;
-      options.engine = engine;
-      thread.emplace(options);
-    } catch (const std::system_error&) {
-      MESSAGE("skipped: this machine has no such engine");
-      continue;
-    }
+  test::for_each_engine([](Engine engine) {
+    LoopOptions options;
+    options.engine = engine;
+    EventLoopThread thread(options);
     for (int round = 0; round < 20; ++round) {
       std::optional<Signals> signals(SIGUSR1);
       std::atomic<int> waiting{0};
@@ -485,18 +474,18 @@ TEST_CASE("Signals destroyed on another thread end the waits on their loop") {
         const auto [error, number] = co_await as_tuple(signals->next());
         if (error == std::errc::operation_canceled) ++cancelled;
       };
-      thread->loop().spawn(wait);
-      thread->loop().spawn(wait);
+      thread.loop().spawn(wait);
+      thread.loop().spawn(wait);
       const auto end = std::chrono::steady_clock::now() + 2min;
       const auto in_time = [&] { return std::chrono::steady_clock::now() < end; };
       while (waiting < 2 && in_time()) std::this_thread::yield();
-      thread->loop().call([] {});  // and the second of them waits
+      thread.loop().call([] {});  // and the second of them waits
       signals.reset();
       CHECK_FALSE(held(SIGUSR1));
       while (cancelled < 2 && in_time()) std::this_thread::yield();
       CHECK(cancelled == 2);
     }
-  }
+  });
 }
 
 TEST_CASE("Signals whose waits are over may be awaited on another loop") {

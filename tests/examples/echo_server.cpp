@@ -96,7 +96,7 @@ TEST_CASE("the example serves clients on a port of the system's choice until SIG
   for (const auto& arguments :
        std::vector<std::vector<std::string>>{{"--port", "0"},
                                              {"--port", "0", "--threads", "2"},
-                                             {"--port", "0", "--engine", "uring"},
+                                             {"--port", "0", "--engine", best_engine()},
                                              {"--port", "0", "--engine", "epoll"},
                                              {"--port", "0", "--buffer", "512"},
                                              {"--port", "0", "--address", "127.0.0.2"}}) {

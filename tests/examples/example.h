@@ -149,7 +149,7 @@ inline void check_command_line(const std::string& name, const std::vector<std::s
   CHECK(first.end() == 0);
   for (const std::vector<std::string>& options :
        std::vector<std::vector<std::string>>{{"--engine", "epoll"},
-                                             {"--engine=uring"},
+                                             {"--engine=" + best_engine()},
                                              {"--threads", "2"},
                                              {"--address", "127.0.0.2"},
                                              {"--address", "::1"}}) {

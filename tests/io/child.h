@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "../support/emulated.h"
+
 namespace weir::test {
 
 /// What a program left behind.
@@ -26,14 +28,12 @@ inline Ended run_child(const std::string& name, const std::vector<std::string>& 
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
   ::posix_spawn_file_actions_adddup2(&actions, pipe[1], STDERR_FILENO);
-  std::string path = WEIR_TEST_PROGRAMS_DIR "/" + name;
-  std::vector<std::string> words = arguments;
-  std::vector<char*> argv = {path.data()};
+  std::vector<std::string> words = command_of(WEIR_TEST_PROGRAMS_DIR "/" + name, arguments);
+  std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   pid_t child = -1;
-  const int started =
-      ::posix_spawn(&child, path.c_str(), &actions, nullptr, argv.data(), ::environ);
+  const int started = ::posix_spawnp(&child, argv[0], &actions, nullptr, argv.data(), ::environ);
   ::posix_spawn_file_actions_destroy(&actions);
   ::close(pipe[1]);
   Ended ended;

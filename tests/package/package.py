@@ -29,7 +29,9 @@ def run(*command, **options):
 
 
 def check(name, program):
-    if run(program) != "hello\n":
+    refusal = "[info] using epoll, since "  # of io_uring: what this machine is says nothing of the package
+    said = [line for line in run(program).splitlines() if refusal not in line]
+    if said != ["hello"]:
         sys.exit(f"FAILED: {name}: the program says something else")
     print(f"passed: {name}")
 

@@ -157,7 +157,7 @@ int main(int argc, char** argv) {
     return serve(engine, STDOUT_FILENO);
   }
   if (how == "threads") {
-    EventLoop loop;
+    EventLoop loop({.engine = engine});
     const int before = threads();
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);

@@ -1,4 +1,5 @@
-// refused CASE: runs an echo server, and clients that check it, where io_uring is refused for real.
+// refused CASE [COMMAND [ARGUMENT...]]: runs an echo server, and clients that check it, or the
+// command, where io_uring is refused for real.
 // CASE: setup-eperm, setup-enosys, enter-eperm, register-eperm (a seccomp filter answers the call),
 // memlock (nothing may be locked in memory), late-enter-eperm (a filter after the loop was made),
 // none. Prints what became of it; the library's messages go to stderr.
@@ -113,7 +114,7 @@ void lose_enter() {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  ::alarm(300);
+  if (argc <= 2) ::alarm(300);
   const std::string what = argc > 1 ? argv[1] : "none";
   if (what == "setup-eperm") refuse(SYS_io_uring_setup, EPERM);
   if (what == "setup-enosys") refuse(SYS_io_uring_setup, ENOSYS);
@@ -121,6 +122,10 @@ int main(int argc, char** argv) try {
   if (what == "register-eperm") refuse(SYS_io_uring_register, EPERM);
   if (what == "pwait2-enosys") refuse(SYS_epoll_pwait2, ENOSYS);
   if (what == "memlock") lock_nothing();
+  if (argc > 2) {
+    ::execvp(argv[2], argv + 2);
+    fail(argv[2]);
+  }
   if (what == "late-enter-eperm") {
     lose_enter();
   } else {

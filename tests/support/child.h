@@ -16,6 +16,8 @@
 #include <utility>
 #include <vector>
 
+#include "emulated.h"
+
 namespace weir::test {
 
 /// A program that runs beside the test, with its output in a pipe; killed at the end of this.
@@ -23,7 +25,8 @@ class Child {
  public:
   enum class Input { none, written };  // nothing at all, or what `write` gives it
 
-  Child(std::string path, std::vector<std::string> arguments, Input with = Input::none) {
+  Child(const std::string& path, const std::vector<std::string>& arguments,
+        Input with = Input::none) {
     int output[2];
     REQUIRE(::pipe2(output, O_CLOEXEC) == 0);
     output_ = output[0];
@@ -40,11 +43,11 @@ class Child {
     }
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDOUT_FILENO);
     ::posix_spawn_file_actions_adddup2(&actions, output[1], STDERR_FILENO);
-    std::vector<char*> argv = {path.data()};
-    for (std::string& argument : arguments) argv.push_back(argument.data());
+    std::vector<std::string> words = command_of(path, arguments);
+    std::vector<char*> argv;
+    for (std::string& word : words) argv.push_back(word.data());
     argv.push_back(nullptr);
-    const int error =
-        ::posix_spawn(&process_, path.c_str(), &actions, nullptr, argv.data(), ::environ);
+    const int error = ::posix_spawnp(&process_, argv[0], &actions, nullptr, argv.data(), ::environ);
     ::posix_spawn_file_actions_destroy(&actions);
     ::close(output[1]);
     if (input[0] >= 0) ::close(input[0]);
@@ -116,7 +119,18 @@ class Child {
     const ssize_t count = ::read(output_, buffer, sizeof buffer);
     if (count <= 0) return false;
     text_.append(buffer, static_cast<std::size_t>(count));
+    leave_out_refusal();
     return true;
+  }
+
+  /// What the first loop says where io_uring is refused: no program's own output.
+  void leave_out_refusal() {
+    const std::size_t at = text_.find("[info] using epoll, since ");
+    const std::size_t end = text_.find('\n', at);
+    if (at == std::string::npos || end == std::string::npos) return;
+    const std::size_t before = text_.rfind('\n', at);
+    const std::size_t begin = before == std::string::npos ? 0 : before + 1;
+    text_.erase(begin, end + 1 - begin);
   }
 
   pid_t process_ = -1;

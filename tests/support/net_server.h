@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -10,6 +11,12 @@ namespace weir::test {
 /// Gives back what it gets.
 inline Task<> echo(TcpConnection conn) {
   while (Chunk chunk = co_await conn.read()) co_await conn.send(std::move(chunk));
+}
+
+/// The one that a server takes by itself, by its name on a command line.
+inline std::string best_engine() {
+  const EventLoop loop;
+  return loop.engine_name() == "epoll" ? "epoll" : "uring";
 }
 
 inline ServerOptions server_options(Engine engine, std::size_t threads = 1,
