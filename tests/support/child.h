@@ -125,12 +125,14 @@ class Child {
 
   /// What the first loop says where io_uring is refused: no program's own output.
   void leave_out_refusal() {
-    const std::size_t at = text_.find("[info] using epoll, since ");
-    const std::size_t end = text_.find('\n', at);
-    if (at == std::string::npos || end == std::string::npos) return;
-    const std::size_t before = text_.rfind('\n', at);
-    const std::size_t begin = before == std::string::npos ? 0 : before + 1;
-    text_.erase(begin, end + 1 - begin);
+    std::size_t at = 0;
+    while ((at = text_.find("[info] using epoll, since ")) != std::string::npos) {
+      const std::size_t end = text_.find('\n', at);
+      if (end == std::string::npos) return;
+      const std::size_t before = text_.rfind('\n', at);
+      const std::size_t begin = before == std::string::npos ? 0 : before + 1;
+      text_.erase(begin, end + 1 - begin);
+    }
   }
 
   pid_t process_ = -1;
