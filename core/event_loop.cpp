@@ -188,7 +188,7 @@ void EventLoop::become_parents() noexcept {
   new (&calls_mutex_) std::mutex;
   new (&calls_changed_) std::condition_variable;
   renew_lock();
-  mailbox_->renew_lock();
+  mailbox_->become_parents();
   if (in_loop_thread()) return;
   running_.store(false, std::memory_order_relaxed);
   visitor_ = {};

@@ -55,7 +55,12 @@ class Mailbox {
   void close() noexcept;
 
   /// In the child of a fork: whoever had the lock is not there.
-  void renew_lock() noexcept { new (&engine_mutex_) std::mutex; }
+  void become_parents() noexcept {
+    new (&engine_mutex_) std::mutex;
+    of_parent_ = true;
+  }
+  /// The loop is that of the parent of a fork: nobody but the thread that asks has to do with it.
+  [[nodiscard]] bool is_of_parent() const noexcept { return of_parent_; }
 
  private:
   void wake_sleeper();
@@ -66,6 +71,7 @@ class Mailbox {
   std::atomic<bool> knocked_{false};
   std::atomic<bool> asleep_{false};
   std::atomic<bool> closed_{false};
+  bool of_parent_ = false;
   std::mutex engine_mutex_;  // held while waking, so that the engine cannot go meanwhile
   IoEngine* engine_;
 };

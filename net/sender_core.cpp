@@ -14,6 +14,12 @@ SenderCore::SenderCore(Connection& connection, Outbox& outbox)
       high_(outbox.marks().high),
       low_(outbox.marks().low) {}
 
+/// In the child of a fork whoever had it is not there, and nobody else either.
+std::unique_lock<std::mutex> SenderCore::locked() const {
+  return mailbox_->is_of_parent() ? std::unique_lock(mutex_, std::defer_lock)
+                                  : std::unique_lock(mutex_);
+}
+
 /// A coroutine of the connection's own loop, with nothing of others before it, does without the
 /// lock and the post.
 bool SenderCore::try_send_here(OtherMessage& message) {
@@ -48,13 +54,13 @@ void SenderCore::schedule() {
 
 bool SenderCore::try_send(OtherMessage&& message) {
   if (try_send_here(message)) return true;
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   return put(std::move(message));
 }
 
 bool SenderCore::send_or_wait(Node& node, std::coroutine_handle<> handle) {
   if (try_send_here(node.message)) return node.sent = true;
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   if (outbox_ == nullptr) return true;
   if (put(std::move(node.message))) return node.sent = true;
   schedule();  // so that the outbox knows that somebody waits
@@ -64,13 +70,13 @@ bool SenderCore::send_or_wait(Node& node, std::coroutine_handle<> handle) {
 }
 
 void SenderCore::forget(Node& node) noexcept {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   node.link.unlink();
   node.waiter.forget_wake();
 }
 
 bool SenderCore::open() const {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   return outbox_ != nullptr;
 }
 
@@ -86,14 +92,14 @@ void SenderCore::end(bool with_reset) {
 }
 
 void SenderCore::set_marks(std::size_t high, std::size_t low) {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   high_ = high;
   low_ = low;
   admit_waiting();
 }
 
 void SenderCore::admit() noexcept {
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   admit_waiting();
 }
 
@@ -122,7 +128,7 @@ void SenderCore::hand_over(bool last) {
   std::size_t bytes = 0;
   {
     // With the same lock as the end: what was accepted before it goes out.
-    const std::lock_guard lock(mutex_);
+    const std::unique_lock lock = locked();
     scheduled_ = false;
     messages.swap(queue_);
     for (const OtherMessage& message : messages) bytes += size_of(message);
@@ -132,7 +138,7 @@ void SenderCore::hand_over(bool last) {
   }
   if (outbox == nullptr) return;
   if (!messages.empty()) outbox->take_over(std::move(messages));
-  const std::lock_guard lock(mutex_);
+  const std::unique_lock lock = locked();
   queued_ -= bytes;
   admit_waiting();
 }

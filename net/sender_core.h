@@ -54,6 +54,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   void forget_connection() noexcept { connection_ = nullptr; }
 
  private:
+  [[nodiscard]] std::unique_lock<std::mutex> locked() const;
   bool try_send_here(OtherMessage& message);
   bool put(OtherMessage&& message);
   void queue(OtherMessage&& message);

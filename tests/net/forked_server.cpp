@@ -6,10 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../support/directory.h"
@@ -99,6 +101,27 @@ TEST_CASE("a child that is forked beside a server's thread destroys its copy wit
       server->stop();
       thread.join();
     }
+  });
+}
+
+TEST_CASE("a child ends its copy of a connection to which a thread of its parent was sending") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer waits for the threads of a forked child's parent");
+    return;
+  }
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    on_engine(engine, []() -> Task<> {
+      co_await yield();
+      Connected connected = connect_pair();
+      std::optional<TcpConnection> conn(std::move(connected.connection));
+      std::atomic<bool> ends{false};
+      std::thread sends([&ends, sender = conn->sender()] {
+        while (!ends) (void)sender.try_send("one of many");
+      });
+      for (int i = 0; i < 30; ++i) CHECK(end_of_child(conn) == 0);
+      ends = true;
+      sends.join();
+    });
   });
 }
 
