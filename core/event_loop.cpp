@@ -1,5 +1,6 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/log_line.h>
+#include <weir/coro/probes.h>
 
 #include <unistd.h>
 
@@ -16,6 +17,8 @@ namespace {
 constexpr std::size_t kReadyBatch = 256;
 /// In a host's loop, after which no further turn is begun: there is always more to do.
 constexpr auto kHostWaits = std::chrono::milliseconds(1);
+/// Milliseconds, from which the flight recorder tells of a turn.
+constexpr std::uint32_t kLongTurn = 100;
 
 }  // namespace
 
@@ -332,6 +335,12 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
   if (reads_clock) {
     const std::uint32_t taken = machine_.clock_ms() - clock_ms();
     turn_ms_taken_.add(taken, taken);
+    metrics_.last_turn_ms = taken;
+    if (taken > metrics_.longest_turn_ms) metrics_.longest_turn_ms = taken;
+    if (taken >= kLongTurn) {
+      flight.note(detail::FlightRecorder::Kind::stalled, taken);
+      WEIR_PROBE1(stalled, taken);
+    }
   }
   watch_.end();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
@@ -366,6 +375,7 @@ Metrics EventLoop::metrics() const noexcept {
   Metrics metrics = metrics_;
   engine_->add_metrics(metrics);
   metrics.stalls = watch_.stalls();
+  metrics.timers = timers_.size();
   return metrics;
 }
 
@@ -395,7 +405,8 @@ void EventLoop::describe_from_outside(detail::LoopReport& report) const noexcept
   using State = detail::LoopReport::State;
   report.thread = thread_.load(std::memory_order_relaxed);
   report.state = running_.load(std::memory_order_relaxed) ? State::stuck : State::stands;
-  report.turn_ms = machine_.clock_ms() - clock_ms();
+  report.clock_ms = machine_.clock_ms();
+  report.turn_ms = report.clock_ms - clock_ms();
 }
 
 void EventLoop::report_failure(std::exception_ptr failure, const char* where) noexcept {

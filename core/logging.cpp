@@ -1,4 +1,5 @@
 #include <weir/core/assert.h>
+#include <weir/core/flight_words.h>
 #include <weir/core/log_context.h>
 #include <weir/core/log_json.h>
 #include <weir/core/log_line.h>
@@ -460,6 +461,7 @@ void assertion_failed(const char* condition, const char* file, int line) noexcep
   std::snprintf(text, sizeof text, "weir: assertion failed: %s (%s:%d); please report this\n",
                 condition, file, line);
   detail::write_stderr_within(detail::kPatience, text);
+  detail::write_last_events(detail::kPatience);
   std::abort();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/core/socket_view.h>
 #include <weir/core/sockets.h>
 #include <weir/core/thread_view.h>
 #include <weir/coro/scheduler.h>
@@ -8,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -140,6 +142,8 @@ class Machine {
   /// What that thread does, by the kernel's number of it; waits for its answer for some
   /// milliseconds. On another thread, whichever. Throws `std::bad_alloc`.
   virtual ThreadView look_at_thread(int /*thread*/) { return {}; }
+  /// Nothing of what is no TCP connection, or not the kernel's.
+  virtual std::optional<SocketView> look_at_socket(int /*fd*/) noexcept { return std::nullopt; }
 
  protected:
   Machine() = default;

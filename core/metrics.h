@@ -20,6 +20,11 @@ struct Metrics {
   std::uint64_t buffers = 0;         // receive buffers that exist now
   std::uint64_t buffers_leased = 0;  // of these, out with connections and users now
   std::uint64_t stalls = 0;          // turns that lasted longer than `LoopOptions::stall`
+  std::uint64_t operations = 0;      // with the kernel, or on their way to it or back, now
+  std::uint64_t timers = 0;          // armed now
+  // Of turns while there were timers, by ticks of the kernel's clock, in milliseconds.
+  std::uint64_t last_turn_ms = 0;
+  std::uint64_t longest_turn_ms = 0;
 };
 
 }  // namespace weir

@@ -2,7 +2,9 @@
 
 #include <weir/core/histogram.h>
 #include <weir/core/metrics.h>
+#include <weir/core/socket_view.h>
 #include <weir/core/thread_view.h>
+#include <weir/coro/flight_recorder.h>
 #include <weir/coro/list.h>
 #include <weir/coro/scheduler.h>
 
@@ -10,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <source_location>
 #include <string>
 #include <vector>
@@ -45,14 +48,16 @@ struct ConnectionLine {
   bool is_secure = false;
   std::size_t unread_buffers = 0;   // of those that are leased
   std::size_t pending_buffers = 0;  // likewise
-  const Scope* reader = nullptr;    // of whoever waits in a read
-  const Scope* handler = nullptr;   // of the task that a server made for it, while that lasts
+  std::optional<SocketView> socket;
+  const Scope* reader = nullptr;   // of whoever waits in a read
+  const Scope* handler = nullptr;  // of the task that a server made for it, while that lasts
 };
 
 /// What is to be looked at besides the loop itself.
 struct Wanted {
   bool tasks = false;
   bool connections = false;
+  bool events = false;
 };
 
 struct LoopReport {
@@ -69,6 +74,8 @@ struct LoopReport {
   std::vector<TaskLine> tasks;
   bool tasks_cut = false;  // there are more
   std::vector<ConnectionLine> connections;
+  std::vector<FlightRecorder::Event> events;  // the oldest first
+  std::uint32_t clock_ms = 0;                 // when they were taken, as they have it
 };
 
 /// The coroutines of a loop, as a tree, looked at some at a time. What is there all the while is

@@ -1,7 +1,11 @@
 #include <weir/coro/frame_allocator.h>
 #include <weir/coro/locals.h>
+#include <weir/coro/probes.h>
 #include <weir/coro/scheduler.h>
 
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <stdexcept>
 #include <utility>
 
@@ -67,9 +71,18 @@ void Scheduler::destroy(List<Root>& roots) noexcept {
   bury_doomed();
 }
 
+/// What a promise of the library's begins with, its Place: behind the frame's two functions (the
+/// Itanium ABI of GCC and Clang alike). Of others' promises it is anything, and looked at as such.
+static std::uint64_t place_in(const void* frame) noexcept {
+  std::uintptr_t where = 0;
+  std::memcpy(&where, static_cast<const std::byte*>(frame) + 2 * sizeof(void*), sizeof where);
+  return where;
+}
+
 std::size_t Scheduler::run_ready(std::size_t most) {
   std::size_t count = 0;
   const std::uint32_t clock = clock_ms();
+  const std::uint64_t resumed = FlightRecorder::head(FlightRecorder::Kind::resumed, clock);
   at_once_ = kMostAtOnce;
   while (count < most) {
     Waiter* waiter = ready_.pop_front();
@@ -77,7 +90,11 @@ std::size_t Scheduler::run_ready(std::size_t most) {
     ++count;
     now_running_.go_on_in(waiter->scope_);
     if (waiter->scope_ != nullptr) waiter->scope_->runs_at(clock);
+    const std::uint32_t task = FlightRecorder::number_of(waiter->scope_);
+    flight.note_head(resumed | std::uint64_t{task} << 8U, place_in(waiter->frame_));
+    WEIR_PROBE1(resumed, task);
     std::coroutine_handle<>::from_address(waiter->frame_).resume();
+    WEIR_PROBE1(suspended, task);
     if (!doomed_.empty()) {
       now_running_.go_on_in(nullptr);
       bury_doomed();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/coro/flight_recorder.h>
 #include <weir/coro/list.h>
 #include <weir/coro/scope.h>
 
@@ -243,6 +244,9 @@ class Scheduler {
 
   /// Destroys `root`, whose coroutine is suspending for good now, as soon as that is done.
   void destroy_finished(Root& root) noexcept { doom(root); }
+
+  /// What came last: its thread notes, any reads.
+  FlightRecorder flight{clock_ms_};
 
  protected:
   Scheduler() = default;

@@ -1,5 +1,7 @@
+#include <weir/coro/probes.h>
 #include <weir/coro/task_group.h>
 
+#include <cstdint>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
@@ -7,6 +9,8 @@
 namespace weir {
 
 namespace {
+
+using detail::FlightRecorder;
 
 /// What a cancelled task has to expect of what it awaits until it is dropped.
 bool is_cancellation(const std::exception_ptr& failure) noexcept {
@@ -23,6 +27,9 @@ bool is_cancellation(const std::exception_ptr& failure) noexcept {
 
 void TaskGroup::Member::end(std::exception_ptr failure) noexcept {
   detail::Scheduler& scheduler = detail::Scheduler::current();
+  const std::uint32_t task = FlightRecorder::number_of(&scope());
+  scheduler.flight.note(FlightRecorder::Kind::ended, 0, task);
+  WEIR_PROBE1(ended, task);
   if (failure != nullptr && forgotten_) {
     if (!is_cancellation(failure)) {
       scheduler.report_failure(std::move(failure), "a task that was cancelled");
@@ -55,6 +62,9 @@ void TaskGroup::start(Member& member) {
   check_owner("TaskGroup::spawn");
   tasks_.push_back(member);
   ++size_;
+  const std::uint32_t task = FlightRecorder::number_of(&member.scope());
+  home_.scheduler.flight.note(FlightRecorder::Kind::began, 0, task);
+  WEIR_PROBE1(began, task);
   home_.scheduler.run_in_scope(&member.scope(), member.handle());
 }
 

@@ -3,6 +3,7 @@
   weir tasks   each loop's tasks as a tree: function, file and line where each waits, and for what
   weir conns   the connections of each loop
   weir loops   the loops, and the threads that run them
+  weir events  what came last on each loop, the newest last: "weir events 100", or the last 32
 
 and values of weir::Task, weir::Chunk and weir::SocketAddress in words.
 
@@ -13,6 +14,7 @@ Values in words need the program's debug information (-g). Nothing of the progra
 it is changed.
 """
 
+import os
 import re
 import socket
 import struct
@@ -385,6 +387,7 @@ class Shown(gdb.Command):
             raise gdb.GdbError("weir: there is no process, and no core")
         classes.clear()
         parts.clear()
+        self.argument = argument.strip()
         try:
             self.show(loops())
         except gdb.MemoryError as error:
@@ -443,6 +446,60 @@ class Loops(Shown):
                 gdb.write(f"{head(loop)}; {counters}\n")
 
 
+TASK_EVENTS = {1: "resumed", 2: "began", 3: "ended"}
+OPENED, BROKE, CLOSED, STALLED = 4, 5, 6, 7
+# Of weir::errc.
+FAILURES = ("", "the deadline has passed", "the connection was idle for too long", "the peer does not respond",
+            "the name is not known", "the name service did not answer; try again", "closed from this side")
+
+
+def event_words(kind, more, what):
+    if kind in TASK_EVENTS:
+        words = (f"task {more:x}" if more else "what is in no task") + " " + TASK_EVENTS[kind]
+        try:
+            if what != 0:
+                words += f" in {function_name(text_at(unsigned(what + 8)))} at {text_at(unsigned(what))}:"
+                words += str(unsigned(what + 16, 4))
+        except gdb.MemoryError:
+            words = words.partition(" in ")[0]
+        return words
+    if kind == OPENED:
+        return f"connection {what} opened"
+    if kind == BROKE:
+        failure = more - (1 << 24) if more >> 23 else more
+        known = os.strerror(failure) if failure > 0 else FAILURES[-failure] if -failure < len(FAILURES) else \
+            "its TLS, or another transform, failed"
+        return f"connection {what} broke: {known}"
+    if kind == CLOSED:
+        return f"connection {what} " + ("reset" if more else "closed")
+    return f"a turn had taken {what} ms" if kind == STALLED else ""
+
+
+class Events(Shown):
+    """What came last on each loop, the newest last; or the last N: weir events N."""
+
+    def __init__(self):
+        super().__init__("weir events", gdb.COMMAND_DATA)
+
+    def show(self, all_loops):
+        now = now_ms(all_loops)
+        if not re.fullmatch(r"\d{0,9}", self.argument):
+            raise gdb.GdbError("weir events [N]: how many, of each loop")
+        most = int(self.argument or 32)
+        for loop in all_loops:
+            if loop.hidden:
+                continue
+            gdb.write(head(loop) + "\n")
+            recorder = loop.scheduler + part("Scheduler.flight")
+            end = unsigned(recorder + part("FlightRecorder.end_"))
+            words = unsigned(recorder + part("FlightRecorder.words_"))
+            size = part("FlightRecorder.kEvents")
+            for i in range(max(0, end - min(most, size)), end):
+                first, what = struct.unpack("=QQ", read(words + 16 * (i % size), 16))
+                age = max(0, ((now - (first >> 32)) + (1 << 31) & 0xFFFFFFFF) - (1 << 31))
+                gdb.write(f"  {age / 1000:.3f} s ago: {event_words(first & 0xFF, first >> 8 & 0xFFFFFF, what)}\n")
+
+
 # ---- values -------------------------------------------------------------------------------------
 
 class TaskPrinter:
@@ -493,5 +550,5 @@ def printer_of(value):
 
 printer_of.name = "weir"
 gdb.pretty_printers = [known for known in gdb.pretty_printers if getattr(known, "name", "") != "weir"] + [printer_of]
-for command in (Weir, Tasks, Connections, Loops):
+for command in (Weir, Tasks, Connections, Loops, Events):
     command()

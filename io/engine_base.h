@@ -68,6 +68,7 @@ class EngineBase : public IoEngine {
     metrics.wakes += counters_.wakes;
     metrics.starved += counters_.starved;
     metrics.overflows += counters_.overflows;
+    metrics.operations += in_flight_;
     metrics.buffers += pool_->made();
     metrics.buffers_leased += pool_->leased();
   }

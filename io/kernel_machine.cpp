@@ -11,8 +11,12 @@
 #include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
 
+#include <linux/tcp.h>  // <netinet/tcp.h> knows less
+#include <netinet/in.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <utility>
@@ -88,6 +92,17 @@ void KernelMachine::end_run(TurnWatch& turns) noexcept {
 }
 
 ThreadView KernelMachine::look_at_thread(int thread) { return detail::look_at_thread(thread); }
+
+std::optional<SocketView> KernelMachine::look_at_socket(int fd) noexcept {
+  tcp_info info{};  // an older kernel fills less of it
+  socklen_t size = sizeof info;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return std::nullopt;
+  return SocketView{.received = info.tcpi_bytes_received,
+                    .acknowledged = info.tcpi_bytes_acked,
+                    .idle_ms = std::min(info.tcpi_last_data_recv, info.tcpi_last_data_sent),
+                    .round_trip_us = info.tcpi_rtt,
+                    .retransmits = info.tcpi_total_retrans};
+}
 
 Machine& process_machine() noexcept {
   static KernelMachine instance;

@@ -35,6 +35,7 @@ class KernelMachine final : public Machine {
   void begin_run(TurnWatch& turns, int cpu) override;
   void end_run(TurnWatch& turns) noexcept override;
   ThreadView look_at_thread(int thread) override;
+  std::optional<SocketView> look_at_socket(int fd) noexcept override;
 
  private:
   KernelSignals signals_;

@@ -1,4 +1,5 @@
 #include <weir/coro/owner.h>
+#include <weir/coro/probes.h>
 #include <weir/net/connection.h>
 #include <weir/net/connection_late.h>
 #include <weir/net/sender_core.h>
@@ -19,7 +20,10 @@ Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions&
       transmitter_(outbox_.queue().front().slice, socket.fd()),
       linger_ms_(static_cast<std::uint32_t>(
           std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
-      receiver_(socket.release(), peer.is_unix()) {}
+      receiver_(socket.release(), peer.is_unix()) {
+  loop.flight.note(FlightRecorder::Kind::opened, id);
+  WEIR_PROBE2(opened, id, receiver_.fd());
+}
 
 // Of an idle one hardly more is there.
 static_assert(sizeof(Connection) <= 408);

@@ -1,4 +1,5 @@
 #include <weir/coro/owner.h>
+#include <weir/coro/probes.h>
 #include <weir/net/connection.h>
 #include <weir/net/connection_ending.h>
 #include <weir/net/connection_late.h>
@@ -73,6 +74,7 @@ void Ending::cut(Failure failure, bool with_reset) noexcept {
   if (*this == gone) return;
   of.check_thread();
   set_reset(with_reset);
+  note_failure(failure);
   of.inbox_.fail(failure, true);
   abort(failure);
   conclude();
@@ -99,6 +101,7 @@ void Ending::fail(Failure failure) noexcept {
   if (is_broken()) return;
   if (failure == ETIMEDOUT) failure = kUnresponsive;
   if (failure == ECANCELED) failure = kClosedHere;
+  note_failure(failure);
   if (is_closing()) return abort(failure);
   go_on_to(broken);
   of.outbox_.fail(failure);
@@ -114,6 +117,13 @@ void Ending::fail(Failure failure) noexcept {
   set_reset(of.outbox_.pending() > 0 || !of.transmitter_.idle());
   if (!of.transmitter_.in_flight()) of.outbox_.clear();
   of.receiver_.stop();
+}
+
+void Ending::note_failure(Failure failure) const noexcept {
+  Connection& of = connection();
+  of.loop_.flight.note(FlightRecorder::Kind::broke, of.identity_.id(),
+                       static_cast<std::uint32_t>(failure));
+  WEIR_PROBE2(broke, of.identity_.id(), failure);
 }
 
 void Ending::abort(Failure failure) noexcept {
@@ -207,6 +217,8 @@ void Ending::close_descriptor() noexcept {
   go_on_to(gone);
   if (!dropped_) of.identity_.keep_names();
   Sockets& sockets = of.loop_.sockets();
+  of.loop_.flight.note(FlightRecorder::Kind::closed, of.identity_.id(), by_reset() ? 1 : 0);
+  WEIR_PROBE2(closed, of.identity_.id(), by_reset());
   const bool resets = by_reset() && !of.loop_.is_of_parent();
   if (resets) (void)sockets.set(of.fd(), Sockets::Option::reset_on_close, 1);
   sockets.close(of.receiver_.release_fd());

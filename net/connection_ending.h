@@ -111,6 +111,7 @@ class Ending : public EndingState {
   void forget_owner() noexcept;
 
  private:
+  void note_failure(Failure failure) const noexcept;
   void begin_close() noexcept;
   void linger() noexcept;
   void close_descriptor() noexcept;

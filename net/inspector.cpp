@@ -57,6 +57,7 @@ constexpr Resource kResources[] = {
      kText,
      detail::connections_as_text,
      detail::connections_as_json},
+    {"/events", {false, false, true}, false, kText, detail::events_as_text, detail::events_as_json},
     {"/loops", {true, true}, false, kText, detail::loops_as_text, detail::loops_as_json},
     {"/metrics",
      {},
@@ -143,7 +144,7 @@ Task<std::string> respond(Request& request, Surveyor& surveyor) {
     co_return answer("200 OK", json ? "application/json" : resource.type, body,
                      !request.keeps_alive);
   }
-  const std::string body = "there are /tasks, /connections, /loops, /metrics and /\n";
+  const std::string body = "there are /tasks, /connections, /loops, /events, /metrics and /\n";
   co_return answer("404 Not Found", kText, body, !request.keeps_alive);
 }
 
@@ -242,7 +243,7 @@ struct Inspector::Parts {
     for (;;) {
       co_await readable(quit->fd());
       if (!quit->take()) continue;
-      auto [error, snapshot] = co_await as_tuple(surveyor.look({true, true}, false));
+      auto [error, snapshot] = co_await as_tuple(surveyor.look({true, true, true}, false));
       try {
         if (!error) detail::log_snapshot(snapshot);
       } catch (...) {

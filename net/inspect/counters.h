@@ -27,6 +27,10 @@ inline constexpr Counter kCounters[] = {
     {"starved", &Metrics::starved, false, "Receives that found no free buffer"},
     {"overflows", &Metrics::overflows, false, "Overflows of the completion queue"},
     {"stalls", &Metrics::stalls, false, "Turns that lasted longer than LoopOptions::stall"},
+    {"operations", &Metrics::operations, true, "Operations that the kernel has"},
+    {"timers", &Metrics::timers, true, "Timers that are armed"},
+    {"last_turn_ms", &Metrics::last_turn_ms, true, "The last turn, in milliseconds"},
+    {"longest_turn_ms", &Metrics::longest_turn_ms, true, "The longest turn, in milliseconds"},
     {"buffers", &Metrics::buffers, true, "Receive buffers that exist"},
     {"buffers_leased", &Metrics::buffers_leased, true, "Receive buffers that somebody holds"},
 };

@@ -61,6 +61,10 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(SchedulerRunning, "Scheduler.now_running_", offsetof(Scheduler, now_running_))     \
   X(RunningScope, "Running.scope_", offsetof(Running, scope_))                         \
   X(SchedulerClock, "Scheduler.clock_ms_", offsetof(Scheduler, clock_ms_))             \
+  X(SchedulerFlight, "Scheduler.flight", offsetof(Scheduler, flight))                  \
+  X(FlightEnd, "FlightRecorder.end_", offsetof(FlightRecorder, end_))                  \
+  X(FlightWords, "FlightRecorder.words_", offsetof(FlightRecorder, words_))            \
+  X(FlightEvents, "FlightRecorder.kEvents", FlightRecorder::kEvents)                   \
   X(MetricsTurns, "Metrics.turns", offsetof(Metrics, turns))                           \
   X(MetricsResumed, "Metrics.resumed", offsetof(Metrics, resumed))                     \
   X(ScopeBelow, "Scope.below_", offsetof(Scope, below_))                               \

@@ -15,6 +15,8 @@ namespace {
 constexpr logging::Level kLevel = logging::Level::warning;
 /// Of each part.
 constexpr std::size_t kMostLines = 4096;
+/// Of each loop.
+constexpr std::size_t kMostEvents = 32;
 /// Of text: with what is written around it a fraction of the queue.
 constexpr std::size_t kSlice = LogQueue::kCapacity / 8;
 constexpr std::size_t kAroundLine = 64;
@@ -65,6 +67,7 @@ void log_snapshot(const Snapshot& snapshot) {
   writer.add("/loops", loops_as_text(snapshot));
   writer.add("/connections", connections_as_text(snapshot));
   writer.add("/tasks", tasks_as_text(snapshot));
+  writer.add("/events", events_as_text(snapshot, kMostEvents));
   writer.finish();
 }
 

@@ -1,11 +1,13 @@
 #include <weir/net/inspect/counters.h>
 #include <weir/net/inspect/render.h>
+#include <weir/net/inspect/text.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -20,6 +22,9 @@ struct Cell {
   Cell(const char* text) : value(text), is_text(true) {}             // NOLINT: likewise
   Cell(const std::string& text) : value(text), is_text(true) {}      // NOLINT: likewise
   Cell(bool yes) : value(yes ? "true" : "false"), is_text(false) {}  // NOLINT: likewise
+  template <class Number>
+  Cell(const std::optional<Number>& number)  // NOLINT: likewise
+      : value(number ? std::to_string(*number) : "null"), is_text(false) {}
   Cell(std::uint64_t number) : value(std::to_string(number)), is_text(false) {}  // NOLINT: likewise
 
   std::string value;
@@ -30,23 +35,6 @@ struct Table {
   std::vector<const char*> columns;
   std::vector<std::vector<Cell>> rows;
 };
-
-std::string json_string(std::string_view text) {
-  std::string written = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      written += '\\';
-      written += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      std::array<char, 8> code{};
-      std::snprintf(code.data(), code.size(), "\\u%04x", static_cast<unsigned>(c));
-      written += code.data();
-    } else {
-      written += c;
-    }
-  }
-  return written + '"';
-}
 
 std::string escaped(std::string_view text) {
   std::string escaped;
@@ -84,7 +72,10 @@ std::string as_text(const Table& table) {
   }
   text += '\n';
   for (const auto& row : table.rows) {
-    for (std::size_t i = 0; i < widths.size(); ++i) add(i, row[i].value, !row[i].is_text);
+    for (std::size_t i = 0; i < widths.size(); ++i) {
+      const bool is_known = row[i].is_text || row[i].value != "null";
+      add(i, is_known ? row[i].value : "-", !row[i].is_text);
+    }
     text += '\n';
   }
   return text;
@@ -164,9 +155,15 @@ Table table_of_loops(const Snapshot& snapshot) {
   return table;
 }
 
+template <class Number>
+std::optional<Number> of_socket(const ConnectionLine& line, Number SocketView::* fact) {
+  return line.socket ? std::optional((*line.socket).*fact) : std::nullopt;
+}
+
 Table table_of_connections(const Snapshot& snapshot) {
   Table table{{"name", "loop", "state", "unread", "input_high", "paused", "pending", "high", "low",
-               "sent", "tls", "unread_buffers", "pending_buffers"},
+               "sent", "tls", "unread_buffers", "pending_buffers", "received", "acknowledged",
+               "idle_ms", "round_trip_us", "retransmits"},
               {}};
   for (const LoopReport& loop : snapshot.loops) {
     for (const ConnectionLine& line : loop.connections) {
@@ -174,7 +171,10 @@ Table table_of_connections(const Snapshot& snapshot) {
           {line.name, name_of(loop), line.state, std::uint64_t{line.unread},
            std::uint64_t{line.input_high}, line.paused, std::uint64_t{line.pending},
            std::uint64_t{line.high}, std::uint64_t{line.low}, line.sent, line.is_secure,
-           std::uint64_t{line.unread_buffers}, std::uint64_t{line.pending_buffers}});
+           std::uint64_t{line.unread_buffers}, std::uint64_t{line.pending_buffers},
+           of_socket(line, &SocketView::received), of_socket(line, &SocketView::acknowledged),
+           of_socket(line, &SocketView::idle_ms), of_socket(line, &SocketView::round_trip_us),
+           of_socket(line, &SocketView::retransmits)});
     }
   }
   return table;
@@ -219,12 +219,6 @@ class Wording {
   std::unordered_map<const Scope*, const ConnectionLine*> of_tasks_;
   std::unordered_map<const void*, std::string> functions_;  // by what the compiler calls them
 };
-
-std::string seconds(std::uint32_t ms) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.3f s", ms / 1000.0);
-  return text.data();
-}
 
 void add_view(std::string& text, const ThreadView& view) {
   if (!view.state.empty()) text += "  the thread " + view.state + '\n';

@@ -15,6 +15,10 @@ std::string tasks_as_text(const Snapshot& snapshot);
 std::string tasks_as_json(const Snapshot& snapshot);
 std::string connections_as_text(const Snapshot& snapshot);
 std::string connections_as_json(const Snapshot& snapshot);
+/// The last of each loop, what its flight recorder has.
+std::string events_as_text(const Snapshot& snapshot, std::size_t most);
+std::string events_as_text(const Snapshot& snapshot);
+std::string events_as_json(const Snapshot& snapshot);
 std::string loops_as_text(const Snapshot& snapshot);
 std::string loops_as_json(const Snapshot& snapshot);
 /// Prometheus' text format, version 0.0.4.

@@ -25,6 +25,9 @@ constexpr std::size_t kMostLoops = 4096;
 /// A tenth of a millisecond or so of a loop's turn.
 constexpr std::size_t kLinesInTurn = 512;
 
+/// Of a loop's connections, of whose sockets the kernel is asked: a microsecond each.
+constexpr std::size_t kMostAsked = 1000;
+
 using Answers = Channel<LoopReport>;
 
 const char* name_of(ConnectionState state) noexcept {
@@ -46,11 +49,12 @@ const char* name_of(ConnectionState state) noexcept {
 void Connection::describe(LoopReport& report) const {
   auto& self = const_cast<Connection&>(*this);  // what is shown does not change what it is
   const WaterMarks marks = outbox_.marks();
-  report.connections.push_back({self.identity().id(), self.identity().name(), name_of(state()),
-                                inbox_.unread(), inbox_.high(), receiver_.is_held(),
-                                outbox_.pending(), marks.high, marks.low, outbox_.gone(),
-                                transform() != nullptr, self.inbox_.leases(),
-                                self.outbox_.queue().leases(), inbox_.reader_scope(), nullptr});
+  const bool asks = report.connections.size() < kMostAsked;
+  report.connections.push_back(
+      {self.identity().id(), self.identity().name(), name_of(state()), inbox_.unread(),
+       inbox_.high(), receiver_.is_held(), outbox_.pending(), marks.high, marks.low, outbox_.gone(),
+       transform() != nullptr, self.inbox_.leases(), self.outbox_.queue().leases(),
+       asks ? loop_.machine().look_at_socket(fd()) : std::nullopt, inbox_.reader_scope(), nullptr});
 }
 
 namespace {
@@ -168,6 +172,10 @@ Task<> Surveyor::ask_loops(std::vector<LoopReport>& loops, Wanted wanted) {
     report.name = loop.name();
     report.engine = loop.engine_name();
     loop.describe_from_outside(report);
+    if (wanted.events) {  // of one that is stuck, too
+      report.events.resize(FlightRecorder::kEvents);
+      report.events.resize(loop.flight.take_last(report.events));
+    }
     if (report.state == LoopReport::State::stands) return;
     std::weak_ptr<Question>& asked = asked_[number];
     if (const auto earlier = asked.lock(); earlier && earlier->redirect(inquiry, wanted)) return;

@@ -415,5 +415,19 @@ TEST_CASE("an assertion that fails ends the process, whatever its stderr is") {
   CHECK(log_target("assert").wait() == -SIGABRT);
 }
 
+TEST_CASE("an assertion that fails in a loop's task tells what came last on that loop") {
+  for_each_engine([](Engine engine) {
+    Child program = log_target("assert_in_loop", engine);
+    const std::string all = program.read_all();
+    CAPTURE(all);
+    const std::size_t fails = all.find("weir: assertion failed: 1 + 1 == 3 (");
+    const std::size_t resumed = all.find(" resumed in wait_and_fail at ");
+    CHECK(fails != std::string::npos);
+    CHECK(resumed != std::string::npos);
+    CHECK(fails < resumed);
+    CHECK(program.wait() == -SIGABRT);
+  });
+}
+
 }  // namespace
 }  // namespace weir::test

@@ -30,7 +30,8 @@ WORDS = (
     "; whatever blocks or computes there belongs into co_await blocking(…)",
     ": draining, a second signal ends at once", ": drained, ", " forced", " connections finished, ",
     "SIGQUIT: ", "that is all", "loops", "tasks by the place where they wait", "oldest waits",
-    "busiest connections", "connected",
+    "busiest connections", "connected", " began", " resumed", " in ", " opened", " broke: ", ": its last ",
+    " events, the newest last", " ago: ",
 )
 
 

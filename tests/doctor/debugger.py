@@ -11,10 +11,10 @@ import shutil
 import socket
 import sys
 
-from planted import DEADLOCK, STARVED, directory, expect, place, planted, run
+from planted import DEADLOCK, SOURCE, STARVED, directory, expect, place, planted, run
 
 SCRIPT, PROGRAMS = (os.path.abspath(argument) for argument in sys.argv[1:3])
-COMMANDS = ("weir tasks", "weir conns", "weir loops", "print shown::an_address",
+COMMANDS = ("weir tasks", "weir conns", "weir loops", "weir events", "print shown::an_address",
             "print shown::a_chunk", "print shown::a_task")
 
 
@@ -55,6 +55,24 @@ def look(output, tree, program):
         expect(value in output, what + f": {value}", output)
 
 
+    resumed = r"^  [\d.]+ s ago: task [0-9a-f]+ resumed in wait_for_both at " + re.escape(SOURCE) + r":\d+$"
+    expect(re.search(resumed, output, re.M), what + ": events", output)
+    expect(re.search(r"^  [\d.]+ s ago: task [0-9a-f]+ began$", output, re.M), what + ": events", output)
+
+
+def look_at_probes(program):
+    """By what the linker keeps of them: nobody may ask this kernel to look."""
+    if shutil.which("readelf") is None:
+        print("skipped: readelf is not here")
+        return
+    notes = run("readelf", "-n", program)[1]
+    if "stapsdt" not in notes:
+        print("skipped: weir was built without <sys/sdt.h>")
+        return
+    for probe in ("resumed", "suspended", "began", "ended", "opened", "broke", "closed", "stalled"):
+        expect(f"Provider: weir\n    Name: {probe}\n" in notes, f"the probe {probe}", notes)
+
+
 def main():
     for tool in ("gdb", "gcore"):
         if shutil.which(tool) is None:
@@ -75,6 +93,7 @@ def main():
         look(gdb("-p", process.pid), tree, "process")
         other = gdb("-p", process.pid, commands=("kill", "weir tasks"))
         expect("weir: there is no process" in other, "without a process", other)
+    look_at_probes(program)
     expect("weir: there is no symbol" in gdb("/bin/true", commands=("starti", "weir tasks")), "not of weir")
     expect(b"/gdb/auto-load/weir-gdb.py\0" in pathlib.Path(program).read_bytes(),
            "the program says which script goes with it")

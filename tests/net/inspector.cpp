@@ -155,7 +155,7 @@ TEST_CASE("connections are shown with their state, marks and bytes, and with the
     std::string connections;
     CHECK(eventually([&] {
       connections = get(inspector, "/connections", "application/json");
-      return has(connections, R"("sent":5)");
+      return has(connections, R"("sent":5)") && has(connections, R"("received":5)");
     }));
     CAPTURE(connections);
     CHECK(has(connections, R"("name":"shown-127.)"));

@@ -148,6 +148,7 @@ TEST_CASE("SIGQUIT writes loops, connections and tasks to the log, each time, wi
     CHECK(has(line_with(dump, "teller-127."), "connected"));
     CHECK(has(line_with(dump, "buffers_leased"), "SIGQUIT: number"));
     CHECK(has(line_with(dump, "SIGQUIT: /tasks"), "[warning]"));
+    CHECK(has(line_with(dump, "SIGQUIT: loop 1 \"main\": its last "), "events, the newest last"));
   }
   child.close_input();
   CHECK(child.wait() == 0);

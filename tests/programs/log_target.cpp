@@ -5,7 +5,7 @@
 //   threads tells the number of threads before and after a line, with no descriptor left, and
 //           whether one is named as the log's; fork: parent and child say a line;
 //   last    says a line at the very end; stuck: as `last`, into a pipe that nobody reads;
-//   assert  fails an assertion, into a pipe that nobody reads;
+//   assert  fails an assertion, into a pipe that nobody reads; assert_in_loop: in a task of a loop;
 //   busy_fork  forks while a user's logger is never idle: how many children have a log.
 // What is asked of it is answered on the connection, what the tests want to know on stdout.
 #include <weir/core/assert.h>
@@ -134,6 +134,11 @@ int serve(Engine engine, int answers) {
   return 0;
 }
 
+Task<> wait_and_fail() {
+  co_await sleep(std::chrono::milliseconds(1));
+  WEIR_ASSERT(1 + 1 == 3);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -156,7 +161,10 @@ int main(int argc, char** argv) {
     break_stderr(how == "unread");
     return serve(engine, STDOUT_FILENO);
   }
-  if (how == "threads") {
+  if (how == "assert_in_loop") {
+    EventLoop loop({.engine = engine});
+    loop.run_until_complete(wait_and_fail());
+  } else if (how == "threads") {
     EventLoop loop({.engine = engine});
     const int before = threads();
     rlimit limit{};

@@ -1,0 +1,109 @@
+#include <weir/core/flight_words.h>
+#include <weir/core/stderr.h>
+#include <weir/core/survey.h>
+#include <weir/coro/error.h>
+#include <weir/coro/place.h>
+
+#include <dlfcn.h>
+
+#include <array>
+#include <bit>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace weir::detail {
+namespace {
+
+using Kind = FlightRecorder::Kind;
+
+bool is_loaded(const void* data) noexcept {
+  Dl_info info{};
+  return data != nullptr && ::dladdr(data, &info) != 0;
+}
+
+}  // namespace
+
+void write_task(LogLine& to, const FlightRecorder::Event& event) noexcept {
+  if (event.more == 0) {
+    to << "what is in no task";
+    return;
+  }
+  char digits[8];
+  const auto end = std::to_chars(digits, digits + sizeof digits, event.more, 16);
+  to << "task " << std::string_view(digits, static_cast<std::size_t>(end.ptr - digits));
+}
+
+std::optional<std::source_location> place_of(const FlightRecorder::Event& event) noexcept {
+  const auto* data = std::bit_cast<const void*>(static_cast<std::uintptr_t>(event.what));
+  if (event.kind != Kind::resumed || !is_loaded(data)) return std::nullopt;
+  const auto place = std::bit_cast<std::source_location>(std::bit_cast<PlaceInSource>(data));
+  if (!is_loaded(place.file_name()) || !is_loaded(place.function_name())) return std::nullopt;
+  return place;
+}
+
+std::string failure_of(const FlightRecorder::Event& event) {
+  // Of 24 bits with a sign: an errno, a negated `errc`, or a transform's own.
+  const auto failure = static_cast<std::int32_t>(event.more << 8U) / 256;
+  if (failure > 0) return std::generic_category().message(failure);
+  if (failure < -0xff) return "its TLS, or another transform, failed";
+  return make_error_code(static_cast<errc>(-failure)).message();
+}
+
+void describe(LogLine& to, const FlightRecorder::Event& event) {
+  switch (event.kind) {
+    case Kind::none:
+      return;
+    case Kind::resumed:
+      write_task(to, event);
+      to << " resumed";
+      if (const auto place = place_of(event)) {
+        to << " in " << function_name(place->function_name()) << " at " << place->file_name() << ":"
+           << place->line();
+      }
+      return;
+    case Kind::began:
+      write_task(to, event);
+      to << " began";
+      return;
+    case Kind::ended:
+      write_task(to, event);
+      to << " ended";
+      return;
+    case Kind::opened:
+      to << "connection " << event.what << " opened";
+      return;
+    case Kind::broke:
+      to << "connection " << event.what << " broke: " << failure_of(event);
+      return;
+    case Kind::closed:
+      to << "connection " << event.what << (event.more != 0 ? " reset" : " closed");
+      return;
+    case Kind::stalled:
+      to << "a turn had taken " << event.what << " ms";
+      return;
+  }
+}
+
+void write_last_events(std::chrono::milliseconds limit) noexcept {
+  Scheduler* const loop = Scheduler::current_or_null();
+  if (loop == nullptr) return;
+  try {
+    std::array<FlightRecorder::Event, 32> events;
+    const std::size_t count = loop->flight.take_last(events);
+    std::string text = "weir: the last events of its loop, the newest last:\n";
+    for (std::size_t i = 0; i < count; ++i) {
+      LogLine line;
+      describe(line, events[i]);
+      text.append("weir:   ").append(std::string_view(line)).append(1, '\n');
+    }
+    if (count > 0) write_stderr_within(limit, std::string_view(text).substr(0, 4096));
+  } catch (const std::bad_alloc&) {  // then without them
+  }
+}
+
+}  // namespace weir::detail
