@@ -91,7 +91,7 @@ Task<bool> exchange_parts(std::uint64_t seed) {
     parts.push_back(near_misses(delimiter, random).append(delimiter));
     text += parts.back();
   }
-  TcpConnection connection = co_await connect("server:7");
+  TcpConnection connection = co_await connect("server:7", client_options());
   const auto [sent, whole] =
       co_await when_all(send_in_pieces(connection, std::move(text), random.next()),
                         read_parts(connection, delimiter, parts));
@@ -114,6 +114,17 @@ Task<> serve_parts() {
   co_await Event().wait();
 }
 
+void find_delimiters(sim::World& world) {
+  world.add_host("10.0.0.1", "server").spawn(serve_parts(), "server");
+  int& done = world.make<int>(0);
+  for (int i = 0; i < 2; ++i) {
+    auto& client = world.add_host("10.0.1." + std::to_string(i + 1));
+    const auto exchange = [seed = world.random()] { return exchange_parts(seed); };
+    client.spawn(try_on(world, exchange, done), "client");
+  }
+  world.check(world.run_until([&] { return done == 2; }, 2h), "the clients come to an end");
+}
+
 // ---- relays -------------------------------------------------------------------------------------
 
 Task<> pump(TcpConnection& from, TcpConnection& to) {
@@ -123,7 +134,7 @@ Task<> pump(TcpConnection& from, TcpConnection& to) {
 
 Task<> serve_relay() {
   const auto relay = [](TcpConnection client) -> Task<> {
-    TcpConnection server = co_await connect("server:7");
+    TcpConnection server = co_await connect("server:7", client_options());
     co_await when_all(pump(client, server), pump(server, client));
   };
   TcpServer server(EventLoop::current(), options_at("0.0.0.0:8"));
@@ -145,7 +156,7 @@ Task<> serve_whole() {
 }
 
 Task<bool> ask_whole(std::uint64_t stream, std::size_t size) {
-  TcpConnection connection = co_await connect("relay:8");
+  TcpConnection connection = co_await connect("relay:8", client_options());
   co_await connection.send(stream_bytes(stream, 0, size));
   co_await connection.shutdown();
   const Chunk line = co_await connection.read_until("\n", 20);
@@ -200,7 +211,7 @@ Task<> serve_from_several_loops(std::uint64_t seed) {
 }
 
 Task<bool> hear_all() {
-  TcpConnection connection = co_await connect("server:7");
+  TcpConnection connection = co_await connect("server:7", client_options());
   std::array<std::uint64_t, kWorkers> next{};
   for (std::uint64_t i = 0; i < kLines * kWorkers; ++i) {
     const Chunk line = co_await connection.read_until("\n", 20);
@@ -272,7 +283,7 @@ Task<> visit_somehow(Present& present, std::size_t index, std::uint64_t seed) {
   for (;;) {
     const bool calm = present.calm;
     const auto stay = [](bool is_calm, std::uint64_t way) -> Task<bool> {
-      TcpConnection connection = co_await connect("server:7");
+      TcpConnection connection = co_await connect("server:7", client_options());
       if (is_calm || way == 0) {
         co_await connection.send("one thing");
         const Chunk answer = co_await connection.read_exactly(9);
@@ -302,16 +313,17 @@ Task<> visit_somehow(Present& present, std::size_t index, std::uint64_t seed) {
 }  // namespace
 
 TEST_CASE("scenario: delimiters of several bytes are found wherever the bytes are cut") {
-  explore_all("delimiters", [](sim::World& world) {
-    world.add_host("10.0.0.1", "server").spawn(streams::serve_parts(), "server");
-    int& done = world.make<int>(0);
-    for (int i = 0; i < 2; ++i) {
-      auto& client = world.add_host("10.0.1." + std::to_string(i + 1));
-      const auto exchange = [seed = world.random()] { return streams::exchange_parts(seed); };
-      client.spawn(streams::try_on(world, exchange, done), "client");
-    }
-    world.check(world.run_until([&] { return done == 2; }, 2h), "the clients come to an end");
-  });
+  explore_all("delimiters", streams::find_delimiters);
+}
+
+TEST_CASE("scenarios are the same runs each time, in the clear and with TLS") {
+  const auto hash_of = [](const sim::Faults& faults) {
+    return sim::explore({.first = kHarshSeeds, .count = 20, .world = {.faults = faults}},
+                        half_with_tls(streams::find_delimiters))
+        .hash;
+  };
+  CHECK(hash_of(sim::Faults::none()) == hash_of(sim::Faults::none()));
+  CHECK(hash_of(sim::Faults::harsh()) == hash_of(sim::Faults::harsh()));
 }
 
 TEST_CASE("scenario: a relay passes on both ends of a stream, each in its time") {

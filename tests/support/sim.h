@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 /// What the tests of and with the simulation share.
 namespace weir::test {
@@ -81,10 +82,55 @@ inline Task<> start_server(TcpServer& server, TcpServer::Handler handler) {
   server.start(std::move(handler));
 }
 
+/// What the hosts of a world speak TLS with (tests/support/tls_worlds.cpp).
+class WorldTls {
+ public:
+  WorldTls() = default;
+  WorldTls(const WorldTls&) = delete;
+  WorldTls& operator=(const WorldTls&) = delete;
+  virtual ~WorldTls() = default;
+
+  [[nodiscard]] virtual const TlsContext& server() const = 0;
+  [[nodiscard]] virtual const TlsContext& client() const = 0;
+  /// On a client's end.
+  [[nodiscard]] virtual Task<> start(TcpConnection& connection) const = 0;
+
+  /// Of the world that runs; nullptr: its hosts speak in the clear, as they do outside of
+  /// `explore_all`.
+  static const WorldTls*& current() noexcept {
+    static const WorldTls* tls = nullptr;
+    return tls;
+  }
+
+  using Maker = const WorldTls& (*)();
+  /// nullptr: the tests are built without TLS.
+  static Maker& maker() noexcept {
+    static Maker make = nullptr;
+    return make;
+  }
+};
+
+/// Has a server or a client speak TLS, in a world that does.
 inline ServerOptions options_at(std::string_view address) {
   ServerOptions options;
   options.address = SocketAddress::parse(address);
+  if (const WorldTls* tls = WorldTls::current()) options.tls = &tls->server();
   return options;
+}
+template <class Options>
+void add_tls(Options& options) {
+  const WorldTls* tls = WorldTls::current();
+  if (tls == nullptr) return;
+  options.tls = &tls->client();
+  options.server_name = "server.sim";
+}
+inline ConnectOptions client_options() {
+  ConnectOptions options;
+  add_tls(options);
+  return options;
+}
+inline Task<> secure(TcpConnection& client) {
+  if (const WorldTls* tls = WorldTls::current()) co_await tls->start(client);
 }
 
 /// Serves on port 7 until its host ends.
@@ -101,8 +147,23 @@ inline constexpr std::uint64_t kSeedsInQuarter = 50;
 inline constexpr std::uint64_t kSeedsInQuarter = 5;
 #endif
 
+/// The scenario, with TLS in half of the worlds: that is in the seed, and draws nothing.
+inline std::function<void(sim::World&)> half_with_tls(std::function<void(sim::World&)> scenario) {
+  return [scenario = std::move(scenario)](sim::World& world) {
+    const bool speaks_tls = (Random(~world.seed()).next() & 1) != 0;
+    const WorldTls::Maker make = WorldTls::maker();
+    struct End {
+      ~End() { WorldTls::current() = nullptr; }
+    };
+    const End end;
+    WorldTls::current() = speaks_tls && make != nullptr ? &make() : nullptr;
+    scenario(world);
+  };
+}
+
 /// Runs the scenario in 200 worlds: a quarter of them without faults, a quarter with mild ones,
-/// half with harsh ones (WEIR_SIM_SEEDS: that many in each quarter). Reports those that failed.
+/// half with harsh ones (WEIR_SIM_SEEDS: that many in each quarter); in half of each with TLS.
+/// Reports those that failed.
 inline void explore_all(std::string_view name, const std::function<void(sim::World&)>& scenario) {
   const char* only = std::getenv("WEIR_SIM_SEED");  // NOLINT(concurrency-mt-unsafe)
   const std::uint64_t only_seed = only != nullptr ? std::strtoull(only, nullptr, 10) : 0;
@@ -114,10 +175,11 @@ inline void explore_all(std::string_view name, const std::function<void(sim::Wor
     options.count = kSeedsInQuarter;
     options.world.faults = faults;
     options.name = name;
-    const sim::Exploration found = sim::explore(options, [&](sim::World& world) {
+    const auto in_time = [&](sim::World& world) {
       ::alarm(400);  // the test's time limit, for each world
       scenario(world);
-    });
+    };
+    const sim::Exploration found = sim::explore(options, half_with_tls(in_time));
     CHECK_MESSAGE(found.failures.empty(), found.text());
   };
   run(kPlainSeeds, sim::Faults::none());
