@@ -117,35 +117,75 @@ TEST_CASE("a context says which file is wrong, and how") {
   CHECK(text.find("client's context") != std::string::npos);
 }
 
+namespace {
+
+/// A certificate that is not to be accepted: of a server, or of a client.
+struct BadCertificate {
+  const char* kind;
+  const char* reason;  // that a client gives; empty: nothing that concerns clients
+  const char* alert;   // that a client hears; empty: it is right for a client
+  Certificate::Options options = {};
+  const Certificate* issuer = nullptr;           // nullptr: itself
+  std::vector<const Certificate*> shown = {};    // behind it
+  std::vector<const Certificate*> trusted = {};  // empty: the authority of the tests
+};
+
+/// Files of one of them, and of who trusts its roots.
+struct BadFiles {
+  BadFiles(const BadCertificate& bad, const char* wrong_usage) {
+    Certificate::Options options = bad.options;
+    if (!options.usage.empty()) options.usage = wrong_usage;
+    const Certificate own(options, bad.issuer);
+    own.write_certificate(certificate);
+    for (const Certificate* next : bad.shown) next->write_certificate(certificate, "a");
+    own.write_key(key);
+    if (bad.trusted.empty()) Credentials::instance().authority.write_certificate(trusted);
+    for (const Certificate* root : bad.trusted) root->write_certificate(trusted, "a");
+  }
+
+  Directory directory;
+  std::string certificate = directory.file("certificate");
+  std::string key = directory.file("key");
+  std::string trusted = directory.file("trusted");
+};
+
+const std::vector<BadCertificate>& bad_certificates() {
+  static const Certificate& root = Credentials::instance().authority;
+  static const Certificate stranger({.name = "a stranger", .alternative = {}, .authority = true});
+  static const Certificate weak(
+      {.name = "weak", .alternative = {}, .authority = true, .rsa_bits = 1024});
+  static const Certificate no_authority({.name = "no authority"}, &root);
+  static const Certificate between({.name = "between", .alternative = {}, .authority = true},
+                                   &root);
+  static const Certificate broken(
+      {.name = "broken", .alternative = {}, .authority = true, .sha1 = true}, &weak);
+  static const std::vector<BadCertificate> all = {
+      {"expired", "has expired", "certificate expired", {.from = -7200, .to = -3600}, &root},
+      {"not yet valid", "not yet valid", "bad certificate", {.from = 3600, .to = 7200}, &root},
+      {"another name", "ostname mismatch", "", {.alternative = "DNS:elsewhere.example"}, &root},
+      {"wildcards", "ostname mismatch", "", {.alternative = "DNS:*.localhost,DNS:*,DNS:l*"}, &root},
+      {"self-signed", "self", "unknown ca"},
+      {"unknown authority", "local issuer certificate", "unknown ca", {}, &stranger},
+      {"other purpose", "certificate purpose", "unsupported certificate", {.usage = "…"}, &root},
+      {"no authority", "invalid CA", "unknown ca", {}, &no_authority, {&no_authority}},
+      {"missing chain", "local issuer certificate", "unknown ca", {}, &between},
+      {"weak key", "key too weak", "bad certificate", {}, &weak, {}, {&weak}},
+      {"SHA-1", "digest algorithm too weak", "bad certificate", {}, &broken, {}, {&weak, &broken}},
+  };
+  return all;
+}
+
+}  // namespace
+
 TEST_CASE("certificates that do not prove the name are refused, each with its reason") {
   on_each_engine([]() -> Task<> {
-    const Credentials& credentials = Credentials::instance();
-    const Directory directory;
-    struct Case {
-      Certificate::Options options;
-      bool signed_by_authority;
-      std::string reason;
-    };
-    const std::vector<Case> cases = {
-        {{.from = -7200, .to = -3600}, true, "expired"},
-        {{.from = 3600, .to = 7200}, true, "not yet valid"},
-        {{.name = "elsewhere", .alternative = "DNS:elsewhere.example"}, true, "ostname mismatch"},
-        {{.alternative = "DNS:*.localhost"}, true, "ostname mismatch"},
-        {{}, false, "self"},
-    };
-    for (const Case& bad : cases) {
-      CAPTURE(bad.reason);
-      const std::string file = directory.file("c.pem");
-      const std::string key = directory.file("c.key");
-      if (bad.signed_by_authority) {
-        credentials.write(bad.options, file, key);
-      } else {
-        const Certificate own(bad.options);
-        own.write_certificate(file);
-        own.write_key(key);
-      }
-      Serving serving(TlsContext::server({.certificate_file = file, .private_key_file = key}));
-      Talk heard = co_await talk(serving.server->address(), client_context());
+    for (const BadCertificate& bad : bad_certificates()) {
+      CAPTURE(bad.kind);
+      const BadFiles files(bad, "clientAuth");
+      Serving serving(TlsContext::server(
+          {.certificate_file = files.certificate, .private_key_file = files.key}));
+      const TlsContext trusting = TlsContext::client({.ca_file = files.trusted});
+      Talk heard = co_await talk(serving.server->address(), trusting);
       INFO(heard.error);
       CHECK(heard.error.find(bad.reason) != std::string::npos);
       CHECK(heard.code.category() == tls_category());
@@ -153,6 +193,46 @@ TEST_CASE("certificates that do not prove the name are refused, each with its re
       careless.verify = false;
       heard = co_await talk(serving.server->address(), TlsContext::client(careless));
       CHECK(heard.error.empty());
+      co_await serving.end();
+    }
+  });
+}
+
+TEST_CASE("clients' certificates that prove nothing are refused, each with its reason") {
+  on_each_engine([]() -> Task<> {
+    for (const BadCertificate& bad : bad_certificates()) {
+      CAPTURE(bad.kind);
+      const BadFiles files(bad, "serverAuth");
+      TlsServerOptions options = Credentials::instance().server();
+      options.client_ca_file = files.trusted;
+      Serving serving(TlsContext::server(options));
+      TlsClientOptions client = Credentials::instance().client();
+      client.certificate_file = files.certificate;
+      client.private_key_file = files.key;
+      const Talk heard = co_await talk(serving.server->address(), TlsContext::client(client));
+      INFO(heard.error);
+      CHECK(heard.error.find(bad.alert) != std::string::npos);
+      CHECK(heard.error.empty() == (*bad.alert == '\0'));
+      co_await serving.end();
+      const bool refused = *bad.alert != '\0';
+      CHECK(serving.server->metrics().failed_handshakes == (refused ? 1 : 0));
+      CHECK(serving.server->metrics().handshakes == (refused ? 0 : 1));
+    }
+  });
+}
+
+TEST_CASE("the name of a certificate's subject counts where it names no host otherwise") {
+  on_each_engine([]() -> Task<> {
+    const Credentials& credentials = Credentials::instance();
+    const Directory directory;
+    for (const std::string& alternative : {std::string(), std::string("DNS:elsewhere.example")}) {
+      CAPTURE(alternative);
+      credentials.write({.name = "localhost", .alternative = alternative}, directory.file("c"),
+                        directory.file("k"));
+      Serving serving(TlsContext::server(
+          {.certificate_file = directory.file("c"), .private_key_file = directory.file("k")}));
+      const Talk heard = co_await talk(serving.server->address(), client_context());
+      CHECK(heard.error.empty() == alternative.empty());
       co_await serving.end();
     }
   });

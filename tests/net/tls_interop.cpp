@@ -1,4 +1,5 @@
-// With what others wrote: the command openssl, curl, nginx, haproxy, ab, wrk, Python, GnuTLS.
+// With what others wrote: the command openssl, curl, nginx, haproxy, ab, wrk, Python, GnuTLS,
+// sslscan.
 #include <weir/io/kernel_sockets.h>
 
 #include <doctest/doctest.h>
@@ -6,10 +7,13 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -30,6 +34,7 @@ constexpr const char* kAb = "/usr/bin/ab";
 constexpr const char* kWrk = "/usr/bin/wrk";
 constexpr const char* kPython = "/usr/bin/python3";
 constexpr const char* kGnutls = "/usr/bin/gnutls-cli";
+constexpr const char* kGnutlsServer = "/usr/bin/gnutls-serv";
 
 bool is_here(const char* program) {
   const bool here = ::access(program, X_OK) == 0;
@@ -353,4 +358,97 @@ TEST_CASE("gnutls-cli talks to a server, and verifies it") {
     CHECK(said.find("200 OK") != std::string::npos);
     CHECK(said.find("Handshake was completed") != std::string::npos);
   });
+}
+
+namespace {
+
+/// The port that the child listens on, which told the kernel to choose one and tells nobody; 0:
+/// none yet.
+unsigned port_of(const Child& child) {
+  const std::string process = "/proc/" + std::to_string(child.process());
+  std::string sockets;
+  std::error_code gone;
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/fd", gone)) {
+    sockets += std::filesystem::read_symlink(entry, gone).string();
+  }
+  std::ifstream table(process + "/net/tcp");
+  std::string line;
+  std::getline(table, line);
+  while (std::getline(table, line)) {
+    std::istringstream fields(line);
+    std::string field[10];
+    for (std::string& each : field) fields >> each;
+    if (field[3] != "0A" || sockets.find("[" + field[9] + "]") == std::string::npos) continue;
+    return static_cast<unsigned>(std::stoul(field[1].substr(field[1].find(':') + 1), nullptr, 16));
+  }
+  return 0;
+}
+
+std::string address_of(const Child& child) {
+  unsigned port = 0;
+  CHECK(eventually([&] { return (port = port_of(child)) != 0; }));
+  return "127.0.0.1:" + std::to_string(port);
+}
+
+/// What a line becomes that is sent there, or why there is none.
+std::string echoed_by(Engine engine, const std::string& address, const TlsContext& context,
+                      const std::string& line, std::string* version) {
+  EventLoop loop(LoopOptions{.engine = engine});
+  std::string got;
+  const auto talk = [&]() -> Task<> {
+    ConnectOptions options;
+    options.tls = &context;
+    options.server_name = "localhost";
+    try {
+      TcpConnection conn = co_await connect(address, options);
+      if (version != nullptr) *version = tls_info(conn)->version;
+      co_await conn.send(line);
+      const Chunk answer = co_await conn.read_exactly(line.size());
+      got = answer.view();
+      co_await conn.shutdown();
+      const Chunk end = co_await conn.read();
+      CHECK(end.is_end());
+    } catch (const std::system_error& error) {
+      got = error.what();
+    }
+  };
+  loop.run_until_complete(talk());
+  return got;
+}
+
+}  // namespace
+
+TEST_CASE("gnutls-serv gives back what a client says, at each version, and takes its certificate") {
+  if (!is_here(kGnutlsServer)) return;
+  const Credentials& credentials = Credentials::instance();
+  TlsClientOptions named = credentials.client();
+  named.certificate_file = credentials.client_certificate_file;
+  named.private_key_file = credentials.client_key_file;
+  const std::string line = std::string(3000, 'x') + "\n";
+  for (const bool asks : {false, true}) {
+    for (const std::string version : {"1.2", "1.3"}) {
+      CAPTURE(asks);
+      CAPTURE(version);
+      Child server(
+          kGnutlsServer,
+          {"--echo", "--quiet", "--port", "0", "--x509certfile", credentials.certificate_file,
+           "--x509keyfile", credentials.private_key_file, "--x509cafile", credentials.ca_file,
+           "--priority", "NORMAL:-VERS-ALL:+VERS-TLS" + version,
+           asks ? "--require-client-cert" : "--disable-client-cert", "--verify-client-cert"});
+      const std::string address = address_of(server);
+      for_each_engine([&](Engine engine) {
+        std::string spoken;
+        CHECK(echoed_by(engine, address, TlsContext::client(named), line, &spoken) == line);
+        CHECK(spoken == "TLSv" + version);
+        CHECK(echoed_by(engine, address,
+                        TlsContext::client({.ca_file = credentials.client_certificate_file}), line,
+                        nullptr)
+                  .find("verifying") != std::string::npos);
+        if (asks) {
+          CHECK(echoed_by(engine, address, client_context(), line, nullptr).find("alert") !=
+                std::string::npos);
+        }
+      });
+    }
+  }
 }

@@ -20,7 +20,7 @@
 /// Certificates that are made while a test runs, and a peer that is OpenSSL alone.
 namespace weir::test {
 
-/// A key (Ed25519: its signatures are all of one size) and a certificate for it.
+/// A key (Ed25519: its signatures are all of one size; or RSA) and a certificate for it.
 class Certificate {
  public:
   struct Options {
@@ -29,11 +29,16 @@ class Certificate {
     bool authority = false;
     long from = -3600;  // seconds from now
     long to = 3600;
+    std::string usage = {};    // "clientAuth", "serverAuth"; empty: any
+    std::size_t rsa_bits = 0;  // 0: Ed25519
+    bool sha1 = false;         // where the issuer's key is RSA
   };
 
   /// Signed by the issuer, or by itself.
   explicit Certificate(const Options& options, const Certificate* issuer = nullptr)
-      : key_(::EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519"), &::EVP_PKEY_free),
+      : key_(options.rsa_bits == 0 ? ::EVP_PKEY_Q_keygen(nullptr, nullptr, "ED25519")
+                                   : ::EVP_PKEY_Q_keygen(nullptr, nullptr, "RSA", options.rsa_bits),
+             &::EVP_PKEY_free),
         certificate_(::X509_new(), &::X509_free) {
     static long serial = 0;
     X509* of = certificate_.get();
@@ -50,21 +55,26 @@ class Certificate {
     ::X509_set_issuer_name(of, ::X509_get_subject_name(signer.certificate_.get()));
     add(NID_basic_constraints, options.authority ? "critical,CA:TRUE" : "CA:FALSE");
     if (!options.alternative.empty()) add(NID_subject_alt_name, options.alternative);
-    if (::X509_sign(of, signer.key_.get(), nullptr) == 0) throw std::runtime_error("X509_sign");
+    if (!options.usage.empty()) add(NID_ext_key_usage, options.usage);
+    const bool has_digest = ::EVP_PKEY_get_base_id(signer.key_.get()) == EVP_PKEY_RSA;
+    const EVP_MD* digest = options.sha1 ? ::EVP_sha1() : ::EVP_sha256();
+    if (::X509_sign(of, signer.key_.get(), has_digest ? digest : nullptr) == 0) {
+      throw std::runtime_error("X509_sign");
+    }
   }
 
-  void write_certificate(const std::string& file) const {
-    const auto to = open(file);
+  void write_certificate(const std::string& file, const char* mode = "w") const {
+    const auto to = open(file, mode);
     ::PEM_write_X509(to.get(), certificate_.get());
   }
   void write_key(const std::string& file) const {
-    const auto to = open(file);
+    const auto to = open(file, "w");
     ::PEM_write_PrivateKey(to.get(), key_.get(), nullptr, nullptr, 0, nullptr, nullptr);
   }
 
  private:
-  static std::unique_ptr<FILE, int (*)(FILE*)> open(const std::string& file) {
-    return {std::fopen(file.c_str(), "w"), &std::fclose};
+  static std::unique_ptr<FILE, int (*)(FILE*)> open(const std::string& file, const char* mode) {
+    return {std::fopen(file.c_str(), mode), &std::fclose};
   }
   void add(int kind, const std::string& value) {
     X509_EXTENSION* extension = ::X509V3_EXT_conf_nid(nullptr, nullptr, kind, value.c_str());
