@@ -35,6 +35,7 @@ constexpr const char* kWrk = "/usr/bin/wrk";
 constexpr const char* kPython = "/usr/bin/python3";
 constexpr const char* kGnutls = "/usr/bin/gnutls-cli";
 constexpr const char* kGnutlsServer = "/usr/bin/gnutls-serv";
+constexpr const char* kSslscan = "/usr/bin/sslscan";
 
 bool is_here(const char* program) {
   const bool here = ::access(program, X_OK) == 0;
@@ -449,6 +450,58 @@ TEST_CASE("gnutls-serv gives back what a client says, at each version, and takes
                 std::string::npos);
         }
       });
+    }
+  }
+}
+
+namespace {
+
+/// What sslscan says of a server with that certificate: for people, and as XML behind it.
+std::string scan(const Certificate::Options& certificate) {
+  const Credentials& credentials = Credentials::instance();
+  const Directory directory;
+  credentials.write(certificate, directory.file("certificate"), directory.file("key"));
+  TlsServerThread server(Engine::automatic,
+                         {.certificate_file = directory.file("certificate"),
+                          .private_key_file = directory.file("key")},
+                         &echo);
+  Child scanner(kSslscan, {"--no-colour", "--xml=" + directory.file("xml"), server.address()});
+  const std::string said = scanner.read_all();
+  CHECK(scanner.wait() == 0);
+  return said + text_in(directory.file("xml"));
+}
+
+}  // namespace
+
+TEST_CASE("sslscan finds nothing in a server as it is that should not be there") {
+  if (!is_here(kSslscan)) return;
+  for (const std::size_t rsa_bits : {0U, 2048U}) {
+    CAPTURE(rsa_bits);
+    const std::string found = scan({.rsa_bits = rsa_bits});
+    INFO(found);
+    for (
+        const std::string line : {
+            R"(<protocol type="ssl" version="2" enabled="0" />)",
+            R"(<protocol type="ssl" version="3" enabled="0" />)",
+            R"(<protocol type="tls" version="1.0" enabled="0" />)",
+            R"(<protocol type="tls" version="1.1" enabled="0" />)",
+            R"(<protocol type="tls" version="1.2" enabled="1" />)",
+            R"(<protocol type="tls" version="1.3" enabled="1" />)",
+            R"(<renegotiation supported="0")",
+            R"(status="preferred" sslversion="TLSv1.3" bits="256" cipher="TLS_AES_256_GCM_SHA384")",
+            "Server supports TLS Fallback SCSV",
+        }) {
+      CAPTURE(line);
+      CHECK(found.find(line) != std::string::npos);
+    }
+    CHECK(count(found, R"(vulnerable="0")") == 2);  // to heartbleed
+    CHECK(count(found, R"(status="preferred")") == 2);
+    CHECK(count(found, R"(GCM-SHA384" id)") > 0);
+    for (const std::string word :
+         {R"(vulnerable="1")", "Compression enabled", R"(strength="weak")", R"(strength="null")",
+          R"(strength="anonymous")", "RC4", "DES-", "NULL", "EXP", "ADH", "AECDH", "MD5"}) {
+      CAPTURE(word);
+      CHECK(found.find(word) == std::string::npos);
     }
   }
 }
