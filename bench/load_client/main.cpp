@@ -1,9 +1,6 @@
 // Drives a TCP echo server, checks every byte it sends back, and measures.
 
-#include <sys/resource.h>
-
 #include <exception>
-#include <string>
 
 #include "broadcast_load.h"
 #include "echo_load.h"
@@ -14,20 +11,6 @@
 
 namespace load_client {
 namespace {
-
-// A descriptor per connection and some for the rest. Only root may raise the hard limit.
-void ensure_descriptors(unsigned connections) {
-  const rlim_t needed = connections + 64;
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur >= needed) return;
-  limit.rlim_cur = needed;
-  if (limit.rlim_max < needed) limit.rlim_max = needed;
-  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
-    throw RunError("the limit of open files is too low for " + std::to_string(connections) +
-                   " connections (ulimit -n)");
-  }
-}
 
 template <typename Load>
 void run_load(Session& session) {

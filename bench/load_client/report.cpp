@@ -14,6 +14,10 @@ double per_second(std::uint64_t count, std::chrono::nanoseconds duration) {
   return duration.count() > 0 ? static_cast<double>(count) * 1e6 / microseconds(duration) : 0;
 }
 
+double per_request(std::uint64_t count, const Result& result) {
+  return static_cast<double>(count) / static_cast<double>(result.requests);
+}
+
 // Microseconds of CPU per request. The kernel's split into user and system time is coarse, so it is
 // applied to the exact sum.
 struct CpuPerRequest {
@@ -77,6 +81,15 @@ void print_table(const Options& options, const Result& result) {
                 result.server_memory->resident_kib, result.server_memory->proportional_kib,
                 result.server_memory->private_kib);
   }
+  if (result.records && result.requests != 0) {
+    std::printf("records         %.3f sent, %.3f received per request\n",
+                per_request(result.records->sent, result),
+                per_request(result.records->received, result));
+  }
+  if (result.flood_handshakes != 0) {
+    std::printf("flood           %" PRIu64 " handshakes, %.0f/s\n", result.flood_handshakes,
+                per_second(result.flood_handshakes, result.measured));
+  }
   std::printf("bytes checked   %" PRIu64 "\n", result.bytes_checked);
   std::printf("errors          %d\n", result.error.empty() ? 0 : 1);
 }
@@ -122,6 +135,14 @@ void print_json(const Options& options, const Result& result) {
   print("error", result.error.empty() ? "null" : quoted(result.error));
   print("connects", std::to_string(result.connects));
   print("connects_per_second", number_or_null(per_second(result.connects, result.connecting)));
+  if (result.records && result.requests != 0) {
+    print("records_sent", number_or_null(per_request(result.records->sent, result)));
+    print("records_received", number_or_null(per_request(result.records->received, result)));
+  }
+  if (result.flood_handshakes != 0) {
+    print("flood_handshakes_per_second",
+          number_or_null(per_second(result.flood_handshakes, result.measured)));
+  }
   print("rss_kib", memory(&Memory::resident_kib));
   print("pss_kib", memory(&Memory::proportional_kib));
   print("private_kib", memory(&Memory::private_kib), "}\n");

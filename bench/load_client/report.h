@@ -12,6 +12,12 @@
 
 namespace load_client {
 
+// Of TLS, with bytes of the user: without those of handshakes and tickets.
+struct Records {
+  std::uint64_t sent = 0;
+  std::uint64_t received = 0;
+};
+
 struct Result {
   std::chrono::nanoseconds measured{};
   std::uint64_t requests = 0;  // in the measured time, as are the latencies
@@ -19,6 +25,8 @@ struct Result {
   std::uint64_t connects = 0;             // churn: in the measured time; else: before it,
   std::chrono::nanoseconds connecting{};  // in this time
   std::uint64_t bytes_checked = 0;        // in the whole run
+  std::optional<Records> records;         // in the measured time
+  std::uint64_t flood_handshakes = 0;     // likewise, beside the requests
   std::optional<CpuTime> server_cpu;
   std::optional<Memory> server_memory;
   CpuTime client_cpu;
