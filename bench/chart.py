@@ -90,7 +90,8 @@ def draw_footprint(pyplot, record):
     found = []
     for key, text in FOOTPRINT:
         values = {name: figures[key][0] if key == "compile" else figures[key]
-                  for name, figures in record["footprint"].items() if key in figures}
+                  for name, figures in record["footprint"].items()
+                  if key in figures and not name.endswith("-tls")}
         if values:
             found.append((text, values))
     if not found:

@@ -20,23 +20,27 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import chart
 import footprint
 import report
+import tls
 from servers import (BenchError, Server, client_command, end_upon_signals, pick_cores,
                      raise_descriptor_limit, run_client, running)
 from workloads import WORKLOADS
 
 # What ratios are taken to: the first of these that takes part in the workload.
-BASES = ("reference-uring", "reference-epoll", "weir-uring")
+BASES = ("reference-epoll-tls", "weir-uring-tls", "reference-uring", "reference-epoll", "weir-uring")
 AGAIN = "A/A"
 SPARE_DESCRIPTORS = 200
 MOST_FAILURES = 2  # of a server at a workload; then it is left out of further rounds
 SLOW_MEASURES = ("compile",)  # in a quick run not of the peers
+SLOW_TLS_MEASURES = ("compile", "instructions_per_request")  # likewise, of those with TLS
 FIGURES = ("cpu_us_per_request", "user_us_per_request", "system_us_per_request",
            "requests_per_second", "p50_us", "p99_us", "p999_us", "max_us", "rss_kib")
+TLS_FIGURES = ("records_sent", "records_received", "flood_handshakes_per_second")
 
 
 class NoRequest(BenchError):
@@ -63,10 +67,9 @@ class Progress:
 
 
 class Bench:
-    def __init__(self, options):
+    def __init__(self, options, directory):
         self.options = options
         self.build = options.build.resolve()
-        self.load_client = str(self.build / "bench/load_client")
         self.cores = pick_cores()
         self.progress = Progress()
         self.failures = {}  # (workload or measure, server): reasons
@@ -75,9 +78,19 @@ class Bench:
         raise_descriptor_limit(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.idle_connections = min(options.idle_connections, self.limit - SPARE_DESCRIPTORS)
+        # Each is a handshake, and much memory of the client.
+        self.idle_tls_connections = min(200 if options.quick else 1000, self.idle_connections)
         entries = json.loads((self.build / "bench/servers.json").read_text())
         for name, command in options.server:
             entries.append({"name": name, "kind": "echo", "command": shlex.split(command)})
+        entries.append(tls.CIPHER)
+        self.certificates = {}
+        if any(entry["kind"] == "tls" and "skipped" not in entry for entry in entries):
+            try:
+                self.certificates = tls.make_certificates(directory)
+            except BenchError as error:
+                entries = [entry | {"skipped": str(error)} if entry["kind"] == "tls" else entry
+                           for entry in entries]
         wanted = [entry for entry in entries if self.is_wanted(entry["name"])]
         self.entries = [entry for entry in wanted if "skipped" not in entry]
         self.skipped = {entry["name"]: entry["skipped"] for entry in wanted if "skipped" in entry}
@@ -86,11 +99,21 @@ class Bench:
         return not self.options.servers or any(re.search(f"^(?:{pattern})", name)
                                                for pattern in self.options.servers)
 
+    def command_of(self, entry, certificate="ecdsa"):
+        return entry["command"] + (self.certificates[certificate] if entry["kind"] == "tls" else [])
+
+    def client_of(self, entry):
+        with_tls = entry["kind"] in ("tls", "plain", "cipher")
+        return str(self.build / "bench" / ("tls_load" if with_tls else "load_client"))
+
+    def idle_connections_of(self, entry):
+        return self.idle_tls_connections if entry["kind"] == "tls" else self.idle_connections
+
     # ---- once ----
 
     def run_once(self):
-        """{server: {figure: value}} of the echo servers."""
-        echo = [entry for entry in self.entries if entry["kind"] == "echo"]
+        """{server: {figure: value}} of the echo servers, without and with TLS."""
+        echo = [entry for kind in ("echo", "tls") for entry in self.entries if entry["kind"] == kind]
         found = {entry["name"]: {} for entry in echo}
         for key, measure, skip in footprint.measures(self, self.options.quick):
             if skip:
@@ -99,7 +122,8 @@ class Bench:
             for entry in echo:
                 if key == "compile" and "target" not in entry:
                     continue
-                if (self.options.quick and key in SLOW_MEASURES
+                slow = SLOW_TLS_MEASURES if entry["kind"] == "tls" else SLOW_MEASURES
+                if (self.options.quick and key in slow
                         and not entry["name"].startswith(("weir", "reference"))):
                     continue
                 self.progress.now(f"{key}  {entry['name']}")
@@ -113,8 +137,11 @@ class Bench:
     # ---- rounds ----
 
     def participants(self, workload):
-        return [entry for entry in self.entries if entry["kind"] == WORKLOADS[workload].kind
-                and entry["name"] not in WORKLOADS[workload].without]
+        plan = WORKLOADS[workload]
+        if all(entry["kind"] != plan.kind for entry in self.entries):
+            return []
+        return [entry for entry in self.entries if entry["kind"] in (plan.kind, *plan.beside)
+                and entry["name"] not in plan.without]
 
     def base_of(self, workload):
         names = [entry["name"] for entry in self.participants(workload)]
@@ -129,19 +156,24 @@ class Bench:
 
     def measure(self, entry, workload):
         plan = WORKLOADS[workload]
-        command = list(entry["command"])
-        if plan.buffer and entry.get("buffer"):
-            command += ["--buffer", str(plan.buffer)]
+        client = self.client_of(entry)
         arguments = list(plan.arguments)
         if plan.most_connections:
             arguments += ["--connections", self.connections(workload)]
         seconds = max(self.options.seconds, plan.seconds)
         arguments += ["--duration", seconds, "--warmup", max(seconds / 4, plan.warmup)]
-        with running(command, self.cores[0]) as server:
-            result = run_client(client_command(self.load_client, server, arguments), self.cores[1])
+        if entry["kind"] == "cipher":
+            result = run_client([client, "--cipher", "--json", *map(str, arguments)], self.cores[0])
+        else:
+            command = self.command_of(entry, plan.certificate)
+            if plan.buffer and entry.get("buffer"):
+                command = command + ["--buffer", str(plan.buffer)]
+            arguments += ["--plain"] * (entry["kind"] == "plain")
+            with running(command, self.cores[0]) as server:
+                result = run_client(client_command(client, server, arguments), self.cores[1])
         if result["cpu_us_per_request"] is None:
             raise NoRequest("no request came back in the measured time")
-        return {figure: result[figure] for figure in FIGURES}
+        return {figure: result[figure] for figure in FIGURES + TLS_FIGURES if figure in result}
 
     def run_round(self, number, workload, samples):
         base = self.base_of(workload)
@@ -190,7 +222,8 @@ class Bench:
                 if not rounds:
                     continue
                 figures = {key: statistics.median(result[key] for result in rounds.values())
-                           for key in FIGURES}
+                           for key in FIGURES + TLS_FIGURES
+                           if all(key in result for result in rounds.values())}
                 figures["rounds"] = len(rounds)
                 ratios = [result["cpu_us_per_request"] / base[number]["cpu_us_per_request"]
                           for number, result in rounds.items() if number in base]
@@ -198,6 +231,7 @@ class Bench:
                     figures.update(ratio=statistics.median(ratios), ratio_min=min(ratios),
                                    ratio_max=max(ratios))
                 summary[workload][name] = figures
+        tls.add_sums(samples, summary)
         return summary
 
 
@@ -224,7 +258,7 @@ def output_of(*command):
 def describe_machine():
     cpu = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     compiler = output_of("g++", "--version").splitlines()
-    packages = ("liburing-dev", "libasio-dev", "libuv1-dev", "libevent-dev")
+    packages = ("liburing-dev", "libssl-dev", "libasio-dev", "libuv1-dev", "libevent-dev")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["./dev", "bench"] + sys.argv[1:]),
@@ -288,10 +322,8 @@ def parse_options():
     return options
 
 
-def main():
-    options = parse_options()
-    end_upon_signals()
-    bench = Bench(options)
+def compare(options, directory):
+    bench = Bench(options, directory)
     if not bench.entries:
         raise BenchError("no server is left to measure")
     for name, reason in bench.skipped.items():
@@ -308,9 +340,10 @@ def main():
         record["footprint"] = {} if options.no_footprint else bench.run_once()
         record["samples"] = bench.run_rounds()
     record["idle_connections"] = bench.idle_connections
+    record["idle_tls_connections"] = bench.idle_tls_connections
     record["workloads"] = {
         name: {"text": bench.describe(name), "unit": WORKLOADS[name].unit, "base": bench.base_of(name),
-               "without": WORKLOADS[name].without} for name in options.workloads}
+               "depth": WORKLOADS[name].depth, "without": WORKLOADS[name].without} for name in options.workloads}
     record["summary"] = bench.summarize(record["samples"])
     record["skipped"] = bench.skipped
     record["failures"] = [{"what": what, "server": server, "times": len(reasons), "reason": reasons[-1]}
@@ -320,6 +353,13 @@ def main():
     path = options.output / "results.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"\nall samples: {path}\n{chart.draw_all(record, options.output)}")
+
+
+def main():
+    options = parse_options()
+    end_upon_signals()
+    with tempfile.TemporaryDirectory() as directory:
+        compare(options, pathlib.Path(directory))
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ from servers import BenchError, client_command, in_child, run_client, running
 
 # ---- memory per idle connection -------------------------------------------------------------------
 
-def idle_bytes(command, setup, connections, echo):
+def idle_bytes(entry, setup, echo):
     """Bytes of resident memory per connection: new ones, or after one echo on each."""
-    with running(command, setup.cores[0]) as server:
+    connections = setup.idle_connections_of(entry)
+    with running(setup.command_of(entry), setup.cores[0]) as server:
         before = server.resident_kib()
         arguments = ["--idle", "--connections", connections, "--duration", 60]
         client = subprocess.Popen(
-            client_command(setup.load_client, server, arguments + ["--idle-echo"] * echo),
+            client_command(setup.client_of(entry), server, arguments + ["--idle-echo"] * echo),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             preexec_fn=in_child(setup.cores[1]))
         try:
@@ -57,10 +58,10 @@ def pick_syscall_counter():
     return None
 
 
-def syscalls_per_request(command, setup, counter, requests):
+def syscalls_per_request(entry, setup, counter, requests):
     arguments = ["--connections", 64, "--requests", requests]
-    with running(command, setup.cores[0]) as server, tempfile.NamedTemporaryFile() as output:
-        client = client_command(setup.load_client, server, arguments)
+    with running(setup.command_of(entry), setup.cores[0]) as server, tempfile.NamedTemporaryFile() as output:
+        client = client_command(setup.client_of(entry), server, arguments)
         if counter == "perf":
             run_client(["perf", "stat", "-x,", "-e", "raw_syscalls:sys_enter", "-p",
                         str(server.pid), "-o", output.name, "--"] + client, setup.cores[1])
@@ -86,9 +87,9 @@ def count_with_strace(server, client, output, setup):
 
 # ---- user-space instructions ----------------------------------------------------------------------
 
-def instructions_per_request(command, setup, requests, repeat):
-    options = instructions.Options(load_client=setup.load_client, requests=requests, repeat=repeat)
-    return statistics.median(instructions.measure(command, options, setup.cores))
+def instructions_per_request(entry, setup, requests, repeat):
+    options = instructions.Options(load_client=setup.client_of(entry), requests=requests, repeat=repeat)
+    return statistics.median(instructions.measure(setup.command_of(entry), options, setup.cores))
 
 
 # ---- compiling ------------------------------------------------------------------------------------
@@ -124,19 +125,18 @@ def stripped_kib(program):
 def measures(setup, quick):
     """[(key, function of a servers.json entry, reason to skip it or None)]"""
     counter = pick_syscall_counter()
-    connections = setup.idle_connections
-    no_idle = None if connections else "the limit of open files is too low (ulimit -Hn)"
+    no_idle = None if setup.idle_connections else "the limit of open files is too low (ulimit -Hn)"
     no_counter = None if counter else "neither `perf stat` nor strace works here"
     no_valgrind = None if shutil.which("valgrind") else "valgrind is not installed"
     requests = 20000 if quick else 100000
     slope = (3000, 1) if quick else (8000, 3)
     return [
-        ("idle_new_bytes", lambda e: idle_bytes(e["command"], setup, connections, False), no_idle),
-        ("idle_echoed_bytes", lambda e: idle_bytes(e["command"], setup, connections, True), no_idle),
+        ("idle_new_bytes", lambda e: idle_bytes(e, setup, False), no_idle),
+        ("idle_echoed_bytes", lambda e: idle_bytes(e, setup, True), no_idle),
         ("syscalls_per_request",
-         lambda e: syscalls_per_request(e["command"], setup, counter, requests), no_counter),
+         lambda e: syscalls_per_request(e, setup, counter, requests), no_counter),
         ("instructions_per_request",
-         lambda e: instructions_per_request(e["command"], setup, *slope), no_valgrind),
+         lambda e: instructions_per_request(e, setup, *slope), no_valgrind),
         ("compile", lambda e: compile_cost(e["target"], setup.build), None),
         ("stripped_kib", lambda e: stripped_kib(e["command"][0]), None),
     ]

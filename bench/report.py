@@ -1,12 +1,14 @@
 """The tables of compare.py."""
 
+import tls
+
 AGAIN = "A/A"
 PLURAL = {"request": "requests", "delivery": "deliveries"}
 
 
 def order(names, base):
     """A/A first, then the base, weir, the others as they came."""
-    first = [AGAIN, base, "weir-uring", "weir-epoll"]
+    first = [AGAIN, base, "weir-uring-tls", "weir-epoll-tls", "weir-uring", "weir-epoll"]
     return sorted(names, key=lambda name: first.index(name) if name in first else len(first))
 
 
@@ -31,6 +33,8 @@ def print_noise(record):
 def print_workload(record, workload):
     about = record["workloads"][workload]
     figures = record["summary"][workload]
+    if not figures:
+        return
     rounds = max((found["rounds"] for found in figures.values()), default=0)
     print(f"\n{workload}: {about['text']}. CPU of the server per {about['unit']}, median of {rounds} "
           f"rounds; ratio to {about['base']} in the same round")
@@ -46,6 +50,8 @@ def print_workload(record, workload):
                      *(f"{found[key]:.1f}" for key in ("p50_us", "p99_us", "p999_us", "max_us")),
                      f"{found['rss_kib']:.0f}"])
     print_rows(head, rows)
+    for line in tls.lines(figures, about["depth"]):
+        print(line)
     for name, reason in about["without"].items():
         print(f"{name} takes no part: {reason}")
 
@@ -54,7 +60,7 @@ def print_footprint(record):
     if not record["footprint"]:
         return
     print(f"\nWhat needs no rounds: resident bytes per idle connection ({record['idle_connections']:,} of "
-          "them, new and after one echo); at 64x64 system calls and user-space instructions per request; "
+          f"them, {record['idle_tls_connections']:,} with TLS, new and after one echo); at 64x64 system calls and user-space instructions per request; "
           "the compiler's CPU seconds and peak MiB for the echo source; KiB of the stripped program "
           "(shared libraries not counted)")
     head = ["server", "idle B", "echoed B", "syscalls", "instructions", "compile s", "MiB", "KiB"]

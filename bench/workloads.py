@@ -8,6 +8,8 @@ class Workload:
     text: str  # for the reader of the table
     arguments: tuple  # of the load client
     kind: str = "echo"  # of the servers, as in servers.json
+    beside: tuple = ()  # kinds of those that run for comparison only
+    certificate: str = "ecdsa"  # of servers with TLS
     unit: str = "request"
     # Receive buffer for servers that take `--buffer`: it decides the cost of large messages, and they
     # cannot find a better one by themselves.
@@ -20,12 +22,22 @@ class Workload:
     without: dict = dataclasses.field(default_factory=dict)  # server: why it takes no part
     only_when_named: bool = False
 
+    @property
+    def depth(self):
+        return int(self.arguments[self.arguments.index("--depth") + 1]) if "--depth" in self.arguments else 1
+
 
 def of(*arguments, **fields):
     text, *rest = arguments
     return Workload(text, tuple(str(argument) for argument in rest), **fields)
 
 
+def tls(text, *arguments, **fields):
+    """A workload for servers with TLS, with the same without TLS beside them."""
+    return of(f"TLS, {text}", *arguments, **{"kind": "tls", "beside": ("plain",)} | fields)
+
+
+AND_CIPHER = ("plain", "cipher")
 COMMON_BUFFERS = ("a limit for an echo alone: peers that do not read take all its common buffers, and "
                   "hold up the others")
 
@@ -47,6 +59,21 @@ WORKLOADS = {
     "timers": of("{connections} connections (limit of open files: {limit}), 64 B, a deadline of 30 s set "
                  "anew for every read", kind="deadline", warmup=0.5, seconds=1.5, most_rounds=3,
                  most_connections=100000),
+    "tls-64x64": tls("64 connections, 64 B", "--connections", 64, beside=AND_CIPHER),
+    "tls-64x64x16": tls("64 connections, 64 B, 16 in flight on each", "--connections", 64, "--depth", 16),
+    "tls-16KiB": tls("16 connections, 16 KiB", "--connections", 16, "--size", 16384, buffer=16384,
+                     beside=AND_CIPHER),
+    "tls-1MiB": tls("4 connections, 1 MiB", "--connections", 4, "--size", 1 << 20, buffer=65536,
+                    beside=AND_CIPHER),
+    "tls-handshake": tls("connect, full handshake (ECDSA), one echo of 64 B, close, over 16 slots",
+                         "--connections", 16, "--churn", beside=(), seconds=0.5),
+    "tls-resumed": tls("the same, with resumed sessions", "--connections", 16, "--churn", "--resume",
+                       beside=(), seconds=0.5),
+    "tls-calm": tls("64 connections, 64 B, 5,000 requests/s in all; latency from when a request was due",
+                    "--connections", 64, "--rate", 5000, beside=(), certificate="rsa", seconds=0.5),
+    "tls-flood": tls("the same beside full handshakes (RSA-2048) without end over 64 slots; the CPU "
+                     "serves both", "--connections", 64, "--rate", 5000, "--flood", 64, beside=(),
+                     certificate="rsa", seconds=0.5),
     # Clients that go with RST: an error for the server, where churn gives it an end of stream.
     "churn-reset": of("churn, closed by RST", "--connections", 64, "--churn", "--reset",
                       only_when_named=True),

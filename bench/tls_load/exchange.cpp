@@ -104,7 +104,6 @@ void Exchange::is_over(std::uint32_t index) {
     return;
   }
   run_.count_request(slot.started);
-  slot.link->say_end();
   slot.link.reset();
   open(index);
 }

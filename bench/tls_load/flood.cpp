@@ -12,7 +12,6 @@ bool Flood::turn(const Tag* ready) {
     if (opened_ < slots_.size() && run_.begun()) open(opened_++);
   } else if (slots_[ready->index]->shake()) {
     if (run_.measuring()) ++run_.result().flood_handshakes;
-    slots_[ready->index]->say_end();
     open(ready->index);
   }
   return opened_ < slots_.size() && run_.begun();

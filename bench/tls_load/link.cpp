@@ -87,7 +87,9 @@ Link::Link(const load_client::Options& options, SSL_CTX* context, unsigned sourc
 }
 
 Link::~Link() {
+  if (ssl_ != nullptr && SSL_is_init_finished(ssl_.get()) == 1) SSL_shutdown(ssl_.get());
   ssl_.reset();
+  ERR_clear_error();
   close(fd_);
 }
 
@@ -147,12 +149,6 @@ std::size_t Link::outcome(const char* what, bool ok, std::size_t count) {
     default:
       throw RunError(std::string(what) + ": " + openssl_reason());
   }
-}
-
-void Link::say_end() {
-  if (ssl_ == nullptr) return;
-  SSL_shutdown(ssl_.get());
-  ERR_clear_error();
 }
 
 }  // namespace tls_load

@@ -32,7 +32,7 @@ class Link {
   // Keeps the newest session that the server gives, if `newest` is not null.
   Link(const load_client::Options& options, SSL_CTX* context, unsigned source,
        Session* newest = nullptr);
-  ~Link();
+  ~Link();  // says that all was said, as a client does that will come back
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
 
@@ -49,8 +49,6 @@ class Link {
   // The last call did nothing and waits for the socket to take bytes, not to bring some.
   bool waits_to_write() const { return waits_to_write_; }
   bool resumed() const { return SSL_session_reused(ssl_.get()) == 1; }
-  // Says that all was said, as a client does that will come back.
-  void say_end();
 
  private:
   std::size_t outcome(const char* what, bool ok, std::size_t count);
