@@ -40,7 +40,10 @@ const std::error_category& tls_category() noexcept {
 
 namespace detail {
 
-void forget_errors() noexcept { ::ERR_clear_error(); }
+void forget_errors() noexcept {
+  // To clear an empty queue goes through all of it.
+  if (::ERR_peek_error() != 0) ::ERR_clear_error();
+}
 
 Failure take_openssl_failure() noexcept {
   // The first says what was wrong, the later ones who gave up for that.

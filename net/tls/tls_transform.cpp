@@ -357,14 +357,16 @@ Failure TlsTransform::decrypt(const std::byte* data, std::size_t size, Inbox& in
     BufferRef plain = make_buffer(std::clamp(most, kOverhead, kBulkBuffer));
     const std::size_t room = plain->capacity();
     std::size_t count = 0;
-    bool more = true;
+    bool ok = true;
+    bool more = true;  // to ask OpenSSL once too often costs it a buffer
     while (more && count < room) {
       std::size_t part = 0;
-      more = ::SSL_read_ex(ssl_.get(), plain->data() + count, room - count, &part) == 1;
+      ok = ::SSL_read_ex(ssl_.get(), plain->data() + count, room - count, &part) == 1;
       count += part;
       if (part > 0) messages_ = 0;
+      more = ok && (Call::left() > 0 || ::SSL_has_pending(ssl_.get()) == 1);
     }
-    const int error = more ? SSL_ERROR_NONE : ::SSL_get_error(ssl_.get(), 0);
+    const int error = ok ? SSL_ERROR_NONE : ::SSL_get_error(ssl_.get(), 0);
     if (count > 0) {
       most -= std::min(most, count);
       if (count < room / 4) {
@@ -379,6 +381,8 @@ Failure TlsTransform::decrypt(const std::byte* data, std::size_t size, Inbox& in
     if (more) continue;
     inside_ = ::SSL_has_pending(ssl_.get()) == 1 ? std::min(most, kMostInside) : 0;
     switch (error) {
+      case SSL_ERROR_NONE:
+        return 0;
       case SSL_ERROR_WANT_READ:
         return messages_ < kMostMessages ? 0 : EPROTO;
       case SSL_ERROR_ZERO_RETURN:
