@@ -58,11 +58,10 @@ Receiver::~Receiver() = default;
 void Receiver::on_complete(Operation& operation, Completion completion) noexcept {
   Receiver& receiver = *whole_of(operation, &Receiver::operation_);
   Connection& connection = receiver.connection();
-  if (completion.more != 0 && receiver.mode_ == Mode::flowing) {
+  if (completion.more != 0 && receiver.mode_ == Mode::flowing && receiver.full_buffers_ == 0) {
     Buffer& buffer = *completion.buffer;
     const auto size = static_cast<std::size_t>(completion.result);
     if (size < buffer.capacity() && connection.inbox().takes_plain(size)) {
-      receiver.full_buffers_ = 0;
       connection.identity().count_received(size);
       connection.inbox().push_plain(buffer, size);
       return;
@@ -132,8 +131,8 @@ void Receiver::note_size(std::size_t size, std::size_t room) noexcept {
     full_buffers_ = static_cast<std::uint8_t>(std::min<int>(full_buffers_ + 1, kFullBuffers));
   } else if (bulk_ != nullptr && full_buffers_ > 0) {
     --full_buffers_;  // the end of a message, it may be: bulk ends after a few of them
-  } else {
-    full_buffers_ = 0;
+  } else if (!wants_bulk()) {
+    full_buffers_ = 0;  // and otherwise it is the end of the message that has bulk begin
   }
 }
 

@@ -108,6 +108,28 @@ TEST_CASE("a connection that has gone quiet after a large transfer gives its lar
   });
 }
 
+TEST_CASE("messages that are a little larger than full buffers come in large ones as well") {
+  if (plain_only("the size of what is read says nothing of the buffer that it came into")) return;
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    const std::size_t buffer = EventLoop::current().options().buffer_size;
+    const std::size_t size = 4 * buffer + 22;
+    std::size_t got = 0;
+    std::size_t largest = 0;
+    for (int round = 0; largest <= buffer; ++round) {
+      REQUIRE(round < 1000);
+      const std::size_t sent = got + size;
+      peer.send(pattern(size, 1, got));
+      while (got < sent) {
+        const Chunk chunk = co_await conn.read();
+        REQUIRE(matching(chunk.view(), 1, got) == chunk.size());
+        largest = std::max(largest, chunk.size());
+        got += chunk.size();
+      }
+    }
+  });
+}
+
 TEST_CASE("a large receive takes no more than the input mark") {
   on_each_engine([]() -> Task<> {
     ConnectionOptions options;
