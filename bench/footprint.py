@@ -1,5 +1,6 @@
 """What needs no rounds: idle memory, system calls, instructions, compiling, size of the program."""
 
+import contextlib
 import functools
 import json
 import os
@@ -16,28 +17,41 @@ import time
 import instructions
 from servers import BenchError, client_command, in_child, run_client, running
 
+FIRST_TLS_CONNECTIONS = 100
+
 
 # ---- memory per idle connection -------------------------------------------------------------------
+
+@contextlib.contextmanager
+def holding(connections, entry, setup, server, echo):
+    """So many connections that stand and do nothing, new ones or after one echo on each."""
+    arguments = ["--idle", "--connections", connections, "--duration", 60]
+    client = subprocess.Popen(
+        client_command(setup.client_of(entry), server, arguments + ["--idle-echo"] * echo),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=in_child(setup.cores[1]))
+    try:
+        if client.stdout.readline().split() != [b"idle", b"%d" % connections]:
+            raise BenchError(client.communicate(timeout=30)[1].decode().strip())
+        time.sleep(0.2)  # the last ones are accepted
+        yield
+        client.communicate(timeout=30)  # closes its stdin, which ends it
+    finally:
+        client.kill()
+        client.wait()
+
 
 def idle_bytes(entry, setup, echo):
     """Bytes of resident memory per connection: new ones, or after one echo on each."""
     connections = setup.idle_connections_of(entry)
-    with running(setup.command_of(entry), setup.cores[0]) as server:
+    # What the first handshakes take is the process's.
+    first = FIRST_TLS_CONNECTIONS if entry["kind"] == "tls" else 0
+    with running(setup.command_of(entry), setup.cores[0]) as server, contextlib.ExitStack() as held:
+        if first:
+            held.enter_context(holding(first, entry, setup, server, echo))
         before = server.resident_kib()
-        arguments = ["--idle", "--connections", connections, "--duration", 60]
-        client = subprocess.Popen(
-            client_command(setup.client_of(entry), server, arguments + ["--idle-echo"] * echo),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            preexec_fn=in_child(setup.cores[1]))
-        try:
-            if client.stdout.readline().split() != [b"idle", b"%d" % connections]:
-                raise BenchError(client.communicate(timeout=30)[1].decode().strip())
-            time.sleep(0.2)  # the last ones are accepted
+        with holding(connections, entry, setup, server, echo):
             after = server.resident_kib()
-            client.communicate(timeout=30)  # closes its stdin, which ends it
-        finally:
-            client.kill()
-            client.wait()
     return (after - before) * 1024 / connections
 
 

@@ -76,7 +76,8 @@ void ensure_descriptors(unsigned connections) {
 Run::Run(const Options& options)
     : options_(options),
       pattern_(options.size * options.depth),
-      deadline_(started_ + kGrace + std::chrono::seconds(options.connections / kConnectsPerSecond)),
+      deadline_(started_ + kGrace + std::chrono::seconds(options.connections / kConnectsPerSecond) +
+                (options.requests != 0 ? options.duration : 0ns)),
       request_limit_(options.requests != 0 ? options.requests
                                            : std::numeric_limits<std::uint64_t>::max()),
       shows_progress_(options.progress && isatty(STDERR_FILENO) == 1) {
