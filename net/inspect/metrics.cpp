@@ -96,6 +96,7 @@ void add_loops(std::string& text, const Snapshot& snapshot) {
     text += "weir_loop_up{" + labels(loop) + (is_up ? "} 1\n" : "} 0\n");
   }
   for (const Counter& counter : kCounters) {
+    if (std::string_view(counter.name).ends_with("_ms")) continue;  // in a histogram, in seconds
     const std::string name =
         std::string("weir_loop_") + counter.name + (counter.is_gauge ? "" : "_total");
     add_metric(text, name, counter.is_gauge ? "gauge" : "counter", counter.help);
