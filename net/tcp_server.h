@@ -101,7 +101,7 @@ struct DrainReport {
 /// What a server has done so far.
 struct ServerMetrics {
   std::size_t connections = 0;          // now
-  std::uint64_t accepts = 0;            // connections that its handler was, or is, called for
+  std::uint64_t accepts = 0;            // connections accepted
   std::uint64_t refused = 0;            // by a limit
   std::uint64_t shed = 0;               // closed at once for want of descriptors
   std::uint64_t failures = 0;           // exceptions that left a handler, as `handler_failures`

@@ -140,7 +140,7 @@ inline Task<> serve_echo() {
   co_await Event().wait();
 }
 
-/// In one quarter of `explore_all`. Builds that are slow, or look at every access, run fewer.
+/// In one quarter of `explore_all`. Builds that are slow, those of the presets too, run fewer.
 #if defined(__OPTIMIZE__) && !defined(WEIR_SANITIZED)
 inline constexpr std::uint64_t kSeedsInQuarter = 50;
 #else
