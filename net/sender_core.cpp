@@ -2,6 +2,7 @@
 #include <weir/net/sender_core.h>
 
 #include <memory>
+#include <new>
 #include <utility>
 
 namespace weir::detail {
@@ -14,10 +15,22 @@ SenderCore::SenderCore(Connection& connection, Outbox& outbox)
       high_(outbox.marks().high),
       low_(outbox.marks().low) {}
 
-/// In the child of a fork whoever had it is not there, and nobody else either.
-std::unique_lock<std::mutex> SenderCore::locked() const {
-  return mailbox_->is_of_parent() ? std::unique_lock(mutex_, std::defer_lock)
-                                  : std::unique_lock(mutex_);
+SenderCore::~SenderCore() {
+  if (mailbox_->is_of_parent()) become_parents();
+}
+
+/// In the child of a fork whoever had the lock is not there, and what it guards may be as a thread
+/// of the parent was about to change it. Of that nothing is sent here, nor freed.
+void SenderCore::become_parents() noexcept {
+  outbox_ = nullptr;
+  new (&mutex_) std::mutex;
+  new (&queue_) std::vector<OtherMessage>;
+  new (&waiting_) List<Node>;
+}
+
+std::unique_lock<std::mutex> SenderCore::locked() {
+  if (mailbox_->is_of_parent()) become_parents();
+  return std::unique_lock(mutex_);
 }
 
 /// A coroutine of the connection's own loop, with nothing of others before it, does without the
@@ -75,7 +88,7 @@ void SenderCore::forget(Node& node) noexcept {
   node.waiter.forget_wake();
 }
 
-bool SenderCore::open() const {
+bool SenderCore::open() {
   const std::unique_lock lock = locked();
   return outbox_ != nullptr;
 }

@@ -31,6 +31,9 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
 
   /// Connection's thread.
   SenderCore(Connection& connection, Outbox& outbox);
+  SenderCore(const SenderCore&) = delete;
+  SenderCore& operator=(const SenderCore&) = delete;
+  ~SenderCore();
 
   /// False if the connection is closed or its queue at or above the mark; the message is then as
   /// it was, as it is if this throws.
@@ -38,7 +41,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   /// True if the node need not wait.
   bool send_or_wait(Node& node, std::coroutine_handle<> handle);
   void forget(Node& node) noexcept;
-  [[nodiscard]] bool open() const;
+  [[nodiscard]] bool open();
   /// Has the connection closed, or reset, in a turn of its loop.
   void end(bool with_reset);
 
@@ -54,7 +57,8 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   void forget_connection() noexcept { connection_ = nullptr; }
 
  private:
-  [[nodiscard]] std::unique_lock<std::mutex> locked() const;
+  [[nodiscard]] std::unique_lock<std::mutex> locked();
+  void become_parents() noexcept;
   bool try_send_here(OtherMessage& message);
   bool put(OtherMessage&& message);
   void queue(OtherMessage&& message);
@@ -64,7 +68,7 @@ class SenderCore : public std::enable_shared_from_this<SenderCore> {
   static void wake(Node& node) noexcept;
 
   const Scheduler* home_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   Outbox* outbox_;          // nullptr once closed
   Connection* connection_;  // what `end` ends, its thread's: until it goes, closed or not
   std::shared_ptr<Mailbox> mailbox_;
