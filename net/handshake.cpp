@@ -1,3 +1,4 @@
+#include <weir/core/sleep.h>
 #include <weir/coro/timeout.h>
 #include <weir/net/connection_access.h>
 #include <weir/net/handshake.h>
@@ -12,11 +13,17 @@ namespace {
 /// Under way on one loop. Each takes some 40 KB.
 constexpr std::size_t kMostUnderWay = 1024;
 
+/// Of a turn, for steps: less than one takes that works with a private key.
+constexpr auto kTimeOfTurn = std::chrono::microseconds(200);
+/// Where the clock stands still.
+constexpr unsigned kMostOfTurn = 16;
+
 Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* gate) {
   while (!handshake.done()) {
     if (handshake.has_work()) {
       Semaphore::Permit permit;
       if (gate != nullptr) permit = co_await gate->enter();
+      const TimePoint began = connection.loop().machine().now();
       const std::size_t before = connection.inbox().unread();
       const Failure failure = handshake.work(connection.inbox());
       connection.identity().count_received(connection.inbox().unread() - before);
@@ -24,7 +31,7 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
       if (failure == 0) connection.receiver().update();
       // What was queued meanwhile goes, also where the handshake's last word was the peer's.
       if (handshake.done() && connection.outbox().pending() > 0) connection.transmitter().start();
-      if (gate != nullptr) gate->leave(std::move(permit));
+      if (gate != nullptr) gate->leave(std::move(permit), began);
       // Once it is done what comes behind it is for whoever uses the connection to hear of.
       if (failure != 0 && !handshake.done()) handshake.throw_failure();
     } else {
@@ -36,13 +43,22 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
 
 }  // namespace
 
-void HandshakeGate::leave(Semaphore::Permit permit) {
-  used_.push_back(std::move(permit));
+Task<Semaphore::Permit> HandshakeGate::enter() {
+  Semaphore::Permit permit = co_await step_.acquire(1);
+  co_await yield();  // those go first who became ready during the last step
+  co_return permit;
+}
+
+void HandshakeGate::leave(Semaphore::Permit permit, TimePoint began) {
+  taken_ += loop_.machine().now() - began;
+  if (++made_ >= kMostOfTurn || taken_ >= kTimeOfTurn) kept_ = std::move(permit);
   loop_.at_turn_end(*this);
 }
 
 void HandshakeGate::end_turn() noexcept {
-  used_.clear();
+  taken_ = {};
+  made_ = 0;
+  kept_.release();
   loop_.engine().wake();  // whoever may go on now is to be seen to before the loop sleeps
 }
 

@@ -12,20 +12,21 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <vector>
 
 namespace weir::detail {
 
-/// So that those who begin do not slow down those who are being served: few steps of their work in
-/// a turn of the loop, and not too many of them at the same time. Loop's thread.
+/// So that those who begin do not slow down those who are being served: in a turn of the loop a
+/// step of their work that takes long, or some that do not, once whoever was ready has been served;
+/// and not too many of them at the same time. Loop's thread.
 class HandshakeGate final : public TurnEnd {
  public:
   explicit HandshakeGate(EventLoop& loop) noexcept : loop_(loop) {}
   ~HandshakeGate() { call_off(); }
 
-  [[nodiscard]] auto enter() { return steps_.acquire(1); }
-  /// The step was made: the next may follow in the next turn.
-  void leave(Semaphore::Permit permit);
+  [[nodiscard]] Task<Semaphore::Permit> enter();
+  /// The step that began then was made. Where the turn has had enough of them, the next may follow
+  /// in the next turn.
+  void leave(Semaphore::Permit permit, TimePoint began);
 
   /// One that is under way. With too many of them, the one that began first is cut off.
   class UnderWay {
@@ -46,8 +47,10 @@ class HandshakeGate final : public TurnEnd {
   void end_turn() noexcept override;
 
   EventLoop& loop_;
-  Semaphore steps_{2};
-  std::vector<Semaphore::Permit> used_;
+  Semaphore step_{1};
+  Semaphore::Permit kept_;  // until the turn's end
+  Duration taken_{};        // by this turn's steps
+  unsigned made_ = 0;       // of them
   List<UnderWay> under_way_;
   std::size_t count_ = 0;
 };

@@ -1,0 +1,73 @@
+#include <weir/net/handshake.h>
+#include <weir/weir.h>
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../support/simulation.h"
+
+using namespace weir;
+using namespace weir::test;
+
+namespace {
+
+using weir::detail::HandshakeGate;
+
+/// A step of somebody's handshake, which takes so long.
+Task<> step(HandshakeGate& gate, Duration taken, std::vector<std::string>& order) {
+  auto permit = co_await gate.enter();
+  order.emplace_back("step");
+  gate.leave(std::move(permit), EventLoop::current().machine().now() - taken);
+}
+
+/// Somebody who is served, and ready all the time, until all steps are made.
+Task<> served(std::vector<std::string>& order, std::size_t steps) {
+  while (static_cast<std::size_t>(std::count(order.begin(), order.end(), "step")) < steps) {
+    co_await yield();
+    order.emplace_back("served");
+  }
+}
+
+Task<> step_in_turn(HandshakeGate& gate, std::vector<std::uint64_t>& turns) {
+  auto permit = co_await gate.enter();
+  turns.push_back(EventLoop::current().metrics().turns);
+  gate.leave(std::move(permit), EventLoop::current().machine().now());
+}
+
+}  // namespace
+
+TEST_CASE("between two steps of handshakes that take long, whoever is ready is served") {
+  on_simulation([]() -> Task<> {
+    HandshakeGate gate(EventLoop::current());
+    std::vector<std::string> order;
+    TaskGroup group;
+    for (int i = 0; i < 3; ++i) group.spawn(step(gate, 1ms, order));
+    group.spawn(served(order, 3));
+    co_await group.join();
+    std::string last;
+    for (const std::string& one : order) {
+      CHECK_FALSE((one == "step" && last == "step"));
+      last = one;
+    }
+  });
+}
+
+TEST_CASE("steps of handshakes that take no time are made in one turn, up to sixteen") {
+  on_simulation([]() -> Task<> {
+    HandshakeGate gate(EventLoop::current());
+    std::vector<std::uint64_t> turns;
+    TaskGroup group;
+    for (int i = 0; i < 20; ++i) group.spawn(step_in_turn(gate, turns));
+    co_await group.join();
+    REQUIRE(turns.size() == 20);
+    CHECK(turns[15] == turns[0]);
+    CHECK(turns[16] > turns[0]);
+    CHECK(turns[19] == turns[16]);
+  });
+}
