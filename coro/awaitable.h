@@ -116,6 +116,14 @@ class HeldAwaitable {
     awaitable_.reset();
   }
 
+  /// Once it has given its result.
+  void drop_awaiter() noexcept {
+    if constexpr (!kIsAwaiter) {
+      if (made_) storage_.awaiter.~AwaiterType();
+      made_ = false;
+    }
+  }
+
  private:
   static constexpr bool kIsAwaiter = !HasMemberCoAwait<A> && !HasFreeCoAwait<A>;
 
@@ -127,12 +135,6 @@ class HeldAwaitable {
   };
   struct NoStorage {};
 
-  void drop_awaiter() noexcept {
-    if constexpr (!kIsAwaiter) {
-      if (made_) storage_.awaiter.~AwaiterType();
-      made_ = false;
-    }
-  }
   using AwaiterType = AwaiterOf<A>;
 
   std::optional<A> awaitable_;

@@ -1,141 +1,192 @@
 #pragma once
 
 #include <weir/coro/awaitable.h>
-#include <weir/coro/frame_allocator.h>
 #include <weir/coro/place.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
 
 #include <coroutine>
 #include <cstddef>
+#include <exception>
 #include <type_traits>
 #include <utility>
 
 namespace weir::detail {
 
-/// Where the branches of a `when_all` or `when_any` meet.
-struct Junction {
-  /// Counted down by each branch that finishes; the last one resumes the awaiter. `when_any`
-  /// starts at one, and so does a failure: it sets the count to what ends the waiting.
-  std::size_t open = 0;
-  std::size_t first = kNone;         // the branch that finished first (when_any)
-  std::size_t failed = kNone;        // the first branch that failed
-  std::coroutine_handle<> awaiting;  // empty while the branches are being started
+class Junction;
 
-  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
-
-  [[nodiscard]] bool closed() const noexcept { return open == 0; }
-
-  std::coroutine_handle<> finish(std::size_t index, bool with_failure) noexcept {
-    if (first == kNone) first = index;
-    if (with_failure && failed == kNone) {
-      failed = index;
-      open = 0;
-    } else if (open > 0) {
-      --open;
-    }
-    return open == 0 && awaiting ? awaiting : std::noop_coroutine();
-  }
+/// What a branch has where a coroutine has its promise.
+struct BranchPromise : Placed {
+  Junction* junction = nullptr;
+  std::size_t index = 0;
+  Scope scope{nullptr, Scope::Kind::branch};  // below the awaiter's, once it is started
+  BranchPromise* next = nullptr;              // the one that was started after it
 };
 
-/// One operand of a `when_all` or `when_any`, as a coroutine of its own: it awaits the operand and
-/// reports to the junction. Owns its frame, and with it the operand. It has a scope, and in it
-/// values of each `TaskLocal`: those of the awaiter when it starts.
-template <class T>
+/// Stands where a coroutine's frame would, so that what is awaited can resume it: first what
+/// resumes it, or nullptr once it is done, then what destroys it, then the promise (the Itanium ABI
+/// for coroutines, GCC's and Clang's alike; docs/compilers.md).
+struct BranchFrame {
+  using Function = void (*)(BranchFrame* frame) noexcept;
+
+  explicit BranchFrame(Function resumes) noexcept : resume(resumes), destroy(resumes) {}
+
+  [[nodiscard]] std::coroutine_handle<> handle() noexcept {
+    return std::coroutine_handle<>::from_address(this);
+  }
+
+  Function resume;
+  Function destroy;  // never called: the branch owns it
+  BranchPromise promise;
+};
+
+static_assert(sizeof(BranchFrame) == 2 * sizeof(BranchFrame::Function) + sizeof(BranchPromise));
+
+/// Where the branches of a `when_all` or `when_any` meet.
+class Junction : public Several {
+ public:
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  [[nodiscard]] bool closed() const noexcept { return open_ == 0; }
+
+  /// The awaiter that goes on now, or nobody.
+  std::coroutine_handle<> finish(std::size_t index, bool with_failure) noexcept {
+    if (first_ == kNone) first_ = index;
+    if (with_failure && failed_ == kNone) {
+      failed_ = index;
+      open_ = 0;
+    } else if (open_ > 0) {
+      --open_;
+    }
+    return open_ == 0 ? awaiting_ : nullptr;
+  }
+
+  void add(BranchPromise& started) noexcept {
+    (last_ == nullptr ? started_ : last_->next) = &started;
+    last_ = &started;
+  }
+
+  /// Those that were started and are neither done nor dropped.
+  void each(void* context, Visit visit) const final;
+
+ protected:
+  Junction() noexcept = default;
+  ~Junction() = default;
+
+  /// Counted down by each branch that finishes; the last one resumes the awaiter. `when_any`
+  /// starts at one, and so does a failure: it sets the count to what ends the waiting.
+  std::size_t open_ = 0;
+  std::size_t first_ = kNone;         // the branch that finished first (when_any)
+  std::size_t failed_ = kNone;        // the first branch that failed
+  std::coroutine_handle<> awaiting_;  // empty while the branches are being started
+
+ private:
+  BranchPromise* started_ = nullptr;  // the first of them
+  BranchPromise* last_ = nullptr;
+};
+
+inline void Junction::each(void* context, Visit visit) const {
+  for (BranchPromise* at = started_; at != nullptr; at = at->next) {
+    const BranchFrame& frame = *whole_of(*at, &BranchFrame::promise);
+    if (frame.resume != nullptr) visit(context, at->index, at->place, at->scope);
+  }
+}
+
+/// One operand of a `when_all` or `when_any`, awaited in its own place: no coroutine is made for
+/// it. It reports to the junction. Owns the operand. It has a scope, and in it values of each
+/// `TaskLocal`: those of the awaiter when it starts. It moves only before that.
+template <class A>
 class Branch {
  public:
-  struct Final {
-    static constexpr bool await_ready() noexcept { return false; }
-    template <class Promise>
-    std::coroutine_handle<> await_suspend(std::coroutine_handle<Promise> finished) noexcept {
-      auto& promise = finished.promise();
-      promise.leave();
-      return promise.junction->finish(promise.index, promise.result.has_exception());
-    }
-    static constexpr void await_resume() noexcept {}
-  };
+  using Value = AwaitResult<A>;
 
-  struct PromiseBase : FrameAllocated, Placed {
-    Junction* junction = nullptr;
-    std::size_t index = 0;
-    Scope scope{nullptr, Scope::Kind::branch};  // below the awaiter's, once it is started
-    Result<T> result;
-
-    /// Whoever goes on now is the awaiter.
-    void leave() noexcept {
-      if (Scheduler* scheduler = Scheduler::current_or_null()) {
-        scheduler->running().go_on_in(scope.parent());
-      }
-    }
-
-    static std::suspend_always initial_suspend() noexcept { return {}; }
-    static Final final_suspend() noexcept { return {}; }
-    [[gnu::noinline]] void unhandled_exception() noexcept {
-      result.set_exception(std::current_exception());
-    }
-  };
-  struct ValuePromise : PromiseBase {
-    Branch get_return_object() noexcept { return Branch(this); }
-    template <class U>
-    void return_value(U&& value) {
-      this->result.set_value(std::forward<U>(value));
-    }
-    auto handle() noexcept { return std::coroutine_handle<ValuePromise>::from_promise(*this); }
-  };
-  struct VoidPromise : PromiseBase {
-    Branch get_return_object() noexcept { return Branch(this); }
-    void return_void() noexcept { this->result.set_value(); }
-    auto handle() noexcept { return std::coroutine_handle<VoidPromise>::from_promise(*this); }
-  };
-  using promise_type = std::conditional_t<std::is_void_v<T>, VoidPromise, ValuePromise>;
-
-  explicit Branch(promise_type* promise) noexcept : promise_(promise) {}
-  Branch(Branch&& other) noexcept : promise_(std::exchange(other.promise_, nullptr)) {}
+  explicit Branch(A&& awaitable) : held_(std::move(awaitable)) {}
+  Branch(Branch&& other) noexcept : held_(std::move(other.held_)) {}
   Branch& operator=(Branch&&) = delete;
   ~Branch() { drop(); }
 
   void start(Junction& junction, std::size_t index) {
-    promise_->junction = &junction;
-    promise_->index = index;
+    BranchPromise& promise = frame_.promise;
+    promise.junction = &junction;
+    promise.index = index;
     Scheduler* scheduler = Scheduler::current_or_null();
-    if (scheduler == nullptr) return promise_->handle().resume();
+    if (scheduler == nullptr) {
+      junction.add(promise);
+      return await();
+    }
     Scope* awaiter = scheduler->running().scope();
-    promise_->scope.stand_below(awaiter);
-    promise_->scope.inherit_locals(awaiter);
-    promise_->scope.runs_at(scheduler->clock_ms());
-    scheduler->running().go_on_in(&promise_->scope);
-    promise_->handle().resume();
+    promise.scope.stand_below(awaiter);
+    promise.scope.inherit_locals(awaiter);
+    promise.scope.runs_at(scheduler->clock_ms());
+    junction.add(promise);
+    scheduler->running().go_on_in(&promise.scope);
+    await();
     scheduler->running().go_on_in(awaiter);
   }
 
   void drop() noexcept {
-    promise_type* promise = std::exchange(promise_, nullptr);
-    if (promise == nullptr) return;
+    frame_.resume = nullptr;
+    if (held_.awaitable() == nullptr) return;
     Scheduler* scheduler = Scheduler::current_or_null();
-    if (scheduler == nullptr || promise->scope.parent() == nullptr) {
-      promise->handle().destroy();
+    if (scheduler == nullptr || frame_.promise.scope.parent() == nullptr) {
+      held_.drop();
     } else {
-      const Running::Burial destructors(scheduler->running(), promise->scope);
-      promise->handle().destroy();
+      const Running::Burial destructors(scheduler->running(), frame_.promise.scope);
+      held_.drop();
     }
   }
 
-  Result<T>& result() noexcept { return promise_->result; }
-
-  /// While it is there, and neither done.
-  void show(void* context, std::size_t index, Several::Visit visit) const {
-    if (promise_ != nullptr && !promise_->handle().done()) {
-      visit(context, index, promise_->place, promise_->scope);
-    }
-  }
+  Result<Value>& result() noexcept { return result_; }
 
  private:
-  promise_type* promise_;
-};
+  static void resumed(BranchFrame* frame) noexcept { whole_of(*frame, &Branch::frame_)->end(); }
 
-template <class A>
-Branch<AwaitResult<A>> make_branch(A awaitable) {
-  co_return co_await std::move(awaitable);
-}
+  void await() noexcept {
+    if constexpr (kTracesTasks) {
+      frame_.promise.place.set(__builtin_source_location());
+      frame_.promise.place.set_awaited(*held_.awaitable());
+    }
+    try {
+      auto& awaiter = held_.awaiter();
+      if (!awaiter.await_ready() && suspend_on(awaiter, frame_.handle())) return;
+    } catch (...) {
+      fail();
+      return finish();
+    }
+    end();
+  }
+
+  void end() noexcept {
+    try {
+      if constexpr (std::is_void_v<Value>) {
+        held_.awaiter().await_resume();
+        result_.set_value();
+      } else {
+        result_.set_value(held_.awaiter().await_resume());
+      }
+    } catch (...) {
+      fail();
+    }
+    finish();
+  }
+
+  [[gnu::noinline]] void fail() noexcept { result_.set_exception(std::current_exception()); }
+
+  /// The awaiter goes on, if it is to: nothing of this may be there then.
+  void finish() noexcept {
+    frame_.resume = nullptr;
+    held_.drop_awaiter();
+    if (Scheduler* scheduler = Scheduler::current_or_null()) {
+      scheduler->running().go_on_in(frame_.promise.scope.parent());
+    }
+    const std::coroutine_handle<> next =
+        frame_.promise.junction->finish(frame_.promise.index, result_.has_exception());
+    if (next) next.resume();
+  }
+
+  BranchFrame frame_{&resumed};
+  HeldAwaitable<A> held_;
+  Result<Value> result_;
+};
 
 }  // namespace weir::detail

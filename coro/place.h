@@ -107,6 +107,8 @@ struct PlaceAccess {
 /// object among the arguments of an await in the coroutine's frame, and more than once.
 using PlaceInSource = decltype(__builtin_source_location());
 
+inline constexpr bool kTracesTasks = WEIR_TRACE_TASKS != 0;
+
 /// What tells of itself by its type alone, when it suspends.
 template <class A>
 inline constexpr bool kTellsByType = !kIsSeveral<A> && !PlaceAccess::may_have<A>;

@@ -12,28 +12,27 @@ namespace detail {
 
 /// See `when_all`.
 template <class... A>
-class [[nodiscard("co_await it")]] WhenAll final : public Several {
+class [[nodiscard("co_await it")]] WhenAll final : public Junction {
  public:
-  explicit WhenAll(A&&... awaitables)
-      : branches_(detail::make_branch<A>(std::move(awaitables))...) {}
+  explicit WhenAll(A&&... awaitables) : branches_(std::move(awaitables)...) {}
 
   static constexpr bool await_ready() noexcept { return sizeof...(A) == 0; }
 
   bool await_suspend(std::coroutine_handle<> handle) {
-    junction_.open = sizeof...(A);
+    open_ = sizeof...(A);
     std::apply(
         [this](auto&... branch) {
           std::size_t index = 0;
-          (void)(... && (branch.start(junction_, index++), !junction_.closed()));
+          (void)(... && (branch.start(*this, index++), !closed()));
         },
         branches_);
-    if (junction_.closed()) return false;
-    junction_.awaiting = handle;
+    if (closed()) return false;
+    awaiting_ = handle;
     return true;
   }
 
   std::tuple<detail::NonVoid<detail::AwaitResult<A>>...> await_resume() {
-    if (junction_.failed != detail::Junction::kNone) rethrow();
+    if (failed_ != kNone) rethrow();
     return std::apply(
         [](auto&... branch) {
           return std::tuple<detail::NonVoid<detail::AwaitResult<A>>...>{
@@ -48,51 +47,40 @@ class [[nodiscard("co_await it")]] WhenAll final : public Several {
     std::apply(
         [&](auto&... branch) {
           std::size_t index = 0;
-          ((index++ == junction_.failed ? void(failure = branch.result().exception()) : void()),
-           ...);
+          ((index++ == failed_ ? void(failure = branch.result().exception()) : void()), ...);
           (branch.drop(), ...);
         },
         branches_);
     std::rethrow_exception(failure);
   }
 
-  void each(void* context, Visit visit) const override {
-    std::apply(
-        [&](auto&... branch) {
-          std::size_t index = 0;
-          (branch.show(context, index++, visit), ...);
-        },
-        branches_);
-  }
-
-  detail::Junction junction_;
-  std::tuple<detail::Branch<detail::AwaitResult<A>>...> branches_;
+  std::tuple<Branch<A>...> branches_;
 };
 
 /// See `when_all`.
 template <class T>
-class [[nodiscard("co_await it")]] WhenAllOf final : public Several {
+class [[nodiscard("co_await it")]] WhenAllOf final : public Junction {
  public:
   explicit WhenAllOf(std::vector<Task<T>> tasks) {
     branches_.reserve(tasks.size());
-    for (Task<T>& task : tasks) branches_.push_back(detail::make_branch(std::move(task)));
+    for (Task<T>& task : tasks) branches_.emplace_back(std::move(task));
   }
 
   [[nodiscard]] bool await_ready() const noexcept { return branches_.empty(); }
 
   bool await_suspend(std::coroutine_handle<> handle) {
-    junction_.open = branches_.size();
-    for (std::size_t i = 0; i < branches_.size() && !junction_.closed(); ++i) {
-      branches_[i].start(junction_, i);
+    open_ = branches_.size();
+    for (std::size_t i = 0; i < branches_.size() && !closed(); ++i) {
+      branches_[i].start(*this, i);
     }
-    if (junction_.closed()) return false;
-    junction_.awaiting = handle;
+    if (closed()) return false;
+    awaiting_ = handle;
     return true;
   }
 
   std::vector<detail::NonVoid<T>> await_resume() {
-    if (junction_.failed != detail::Junction::kNone) {
-      const std::exception_ptr failure = branches_[junction_.failed].result().exception();
+    if (failed_ != kNone) {
+      const std::exception_ptr failure = branches_[failed_].result().exception();
       branches_.clear();
       std::rethrow_exception(failure);
     }
@@ -103,12 +91,7 @@ class [[nodiscard("co_await it")]] WhenAllOf final : public Several {
   }
 
  private:
-  void each(void* context, Visit visit) const override {
-    for (std::size_t i = 0; i < branches_.size(); ++i) branches_[i].show(context, i, visit);
-  }
-
-  detail::Junction junction_;
-  std::vector<detail::Branch<T>> branches_;
+  std::vector<Branch<Task<T>>> branches_;
 };
 
 }  // namespace detail

@@ -284,19 +284,13 @@ def place_of_root(scope):
 
 
 def branches_of(several):
-    """The promises of when_any's and when_all's branches: each branch is a pointer to its own."""
-    name, _ = class_of(several)
-    begin = several + 8 + part("sizeof Junction")
-    if "WhenAllOf<" in name:
-        return [unsigned(branch) for branch in range(unsigned(begin), unsigned(begin + 8), 8)]
-    depth = 0
-    count = 1
-    arguments = name.partition("<")[2]
-    for letter in arguments:
-        depth += {"<": 1, "(": 1, "{": 1, "[": 1, ">": -1, ")": -1, "}": -1, "]": -1}.get(letter, 0)
-        count += letter == "," and depth == 0
-    # libstdc++ has the last of a tuple first.
-    return [unsigned(begin + 8 * i) for i in reversed(range(count))] if arguments else []
+    """The promises of when_any's and when_all's branches that were started."""
+    promise = unsigned(several + part("Junction.started_"))
+    seen = 0
+    while promise != 0 and seen < MOST_LINES:
+        yield promise
+        promise = unsigned(promise + part("BranchPromise.next"))
+        seen += 1
 
 
 class Tree:

@@ -78,7 +78,8 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(PlaceWhere, "Place.where_", offsetof(Place, where_))                               \
   X(PlaceWhat, "Place.what_", offsetof(Place, what_))                                  \
   X(PlaceSize, "sizeof Place", sizeof(Place))                                          \
-  X(JunctionSize, "sizeof Junction", sizeof(Junction))                                 \
+  X(JunctionStarted, "Junction.started_", offsetof(Junction, started_))                \
+  X(BranchNext, "BranchPromise.next", offsetof(BranchPromise, next))                   \
   X(WaiterScope, "Waiter.scope_", offsetof(Waiter, scope_))                            \
   X(ResourceLink, "LoopResource.link", offsetof(LoopResource, link))                   \
   X(ShareRoster, "Share.roster_", offsetof(Share, roster_))                            \

@@ -1,5 +1,8 @@
 #include <weir/core/sleep.h>
 #include <weir/coro/event.h>
+#include <weir/coro/frame_allocator.h>
+#include <weir/coro/task_group.h>
+#include <weir/coro/when_all.h>
 #include <weir/coro/when_any.h>
 
 #include <doctest/doctest.h>
@@ -189,6 +192,29 @@ TEST_CASE("when_any nests, and its operands may be any awaitable") {
                                           when_any(sleep(5s), when_any(sleep(1s), sleep(9s))));
     CHECK(winner.index() == 1);
     CHECK(std::get<1>(winner).index() == 1);
+  };
+  loop.run(body());
+}
+
+TEST_CASE("when_any and when_all over leaves make no frame") {
+  VirtualLoop loop;
+  const auto body = []() -> Task<> {
+    const auto before = detail::live_frames();
+    TaskGroup group;
+    std::int64_t during = -1;
+    const auto observe = [&]() -> Task<> {
+      co_await yield();
+      during = detail::live_frames();
+    };
+    group.spawn(observe());
+    const auto own = detail::live_frames() - before;
+    auto first = co_await when_any(sleep(1h), sleep(1ms));
+    CHECK(first.index() == 1);
+    CHECK(during == before + own);
+    group.spawn(observe());
+    auto both = co_await when_all(sleep(1ms), sleep(2ms));
+    (void)both;
+    CHECK(during == before + own);
   };
   loop.run(body());
 }
