@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <ctime>
 #include <utility>
 
@@ -94,9 +95,13 @@ void KernelMachine::end_run(TurnWatch& turns) noexcept {
 ThreadView KernelMachine::look_at_thread(int thread) { return detail::look_at_thread(thread); }
 
 std::optional<SocketView> KernelMachine::look_at_socket(int fd) noexcept {
-  tcp_info info{};  // an older kernel fills less of it
+  tcp_info info{};
   socklen_t size = sizeof info;
   if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return std::nullopt;
+  // An older kernel, or what stands in for one, fills less of it.
+  if (size < offsetof(tcp_info, tcpi_bytes_received) + sizeof info.tcpi_bytes_received) {
+    return std::nullopt;
+  }
   return SocketView{.received = info.tcpi_bytes_received,
                     .acknowledged = info.tcpi_bytes_acked,
                     .idle_ms = std::min(info.tcpi_last_data_recv, info.tcpi_last_data_sent),
