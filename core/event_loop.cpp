@@ -87,7 +87,7 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
       watch_(detail::to_duration(options.stall), name_) {
   options_.name = name_;
   set_clock_ms(machine_.clock_ms());  // tasks may begin before the first turn
-  tasks_.emplace(*this);
+  tasks_.emplace(*this, &unjoined_);
 }
 
 EventLoop::~EventLoop() {

@@ -120,23 +120,27 @@ class EventLoop final : public detail::Scheduler {
   /// exception that leaves it is logged. It begins with the spawning task's values of each
   /// `TaskLocal`, which are copied for another loop.
   template <class T>
-  void spawn(Task<T> task) {
+  void spawn(Task<T> task, detail::PlaceInSource where = detail::kTracesTasks
+                                                             ? __builtin_source_location()
+                                                             : nullptr) {
     if (in_loop_thread()) {
-      spawn_here(std::move(task));
+      spawn_here(std::move(task), where);
     } else {
-      post_function(
-          [this, task = std::move(task), locals = detail::current_locals_for_thread()]() mutable {
-            const detail::LocalsHere spawning(std::move(locals));
-            spawn_here(std::move(task));
-          });
+      post_function([this, where, task = std::move(task),
+                     locals = detail::current_locals_for_thread()]() mutable {
+        const detail::LocalsHere spawning(std::move(locals));
+        spawn_here(std::move(task), where);
+      });
     }
   }
 
   /// The same with the task that a callable returns; it is called in a turn of the loop, and kept
   /// as long as the task: `loop.spawn([&, text]() -> Task<> { … })`.
   template <detail::TaskFunction Function>
-  void spawn(Function function) {
-    spawn(detail::call_and_keep(std::move(function)));
+  void spawn(Function function, detail::PlaceInSource where = detail::kTracesTasks
+                                                                  ? __builtin_source_location()
+                                                                  : nullptr) {
+    spawn(detail::call_and_keep(std::move(function)), where);
   }
 
   /// Runs the loop until the task has finished, and the background closes of its connections with
@@ -326,6 +330,20 @@ class EventLoop final : public detail::Scheduler {
     int fd;
   };
 
+  /// Of the loop's own tasks, which nobody joins.
+  class Unjoined final : public TaskGroup::Watcher {
+   public:
+    explicit Unjoined(EventLoop& loop) noexcept : loop_(loop) {}
+    void task_left() noexcept override {}
+    bool handle_failure(const std::exception_ptr& failure, const void* /*kept*/) noexcept override {
+      loop_.report_failure(failure, "a spawned task");
+      return true;
+    }
+
+   private:
+    EventLoop& loop_;
+  };
+
   struct Call;  // what another thread waits for in `call`
   void call_erased(void (*function)(void*), void* context);
   void answer_calls() noexcept;
@@ -350,17 +368,9 @@ class EventLoop final : public detail::Scheduler {
   }
 
   template <class T>
-  void spawn_here(Task<T> task) {
+  void spawn_here(Task<T> task, detail::PlaceInSource where) {
     if (ending_) return;  // dropped, as all the others were
-    tasks_->spawn(log_failure(std::move(task)));
-  }
-  template <class T>
-  Task<> log_failure(Task<T> task) {
-    try {
-      co_await std::move(task);
-    } catch (...) {
-      report_failure(std::current_exception(), "a spawned task");
-    }
+    tasks_->spawn(std::move(task), nullptr, where);
   }
 
   void knock() noexcept override { mailbox_->knock(); }
@@ -405,6 +415,7 @@ class EventLoop final : public detail::Scheduler {
   detail::TurnWatch watch_;
   detail::Histogram turn_ms_taken_;
   std::uint64_t uncounted_ = 0;
+  Unjoined unjoined_{*this};
   std::optional<TaskGroup> tasks_;
   std::atomic<int> thread_{0};              // that runs it, as the kernel numbers it
   std::optional<detail::LoopEntry> entry_;  // of one on the kernel

@@ -69,18 +69,23 @@ Task<> keep_promise(Task<T> task, KeptPromise<T> promise) {
 /// for the future on the loop's own thread never ends. The future may be let go of: the task runs
 /// on.
 template <class T>
-std::future<T> spawn_future(EventLoop& loop, Task<T> task) {
+std::future<T> spawn_future(EventLoop& loop, Task<T> task,
+                            detail::PlaceInSource where = detail::kTracesTasks
+                                                              ? __builtin_source_location()
+                                                              : nullptr) {
   detail::KeptPromise<T> promise;
   std::future<T> future = promise.future();
-  loop.spawn(detail::keep_promise(std::move(task), std::move(promise)));
+  loop.spawn(detail::keep_promise(std::move(task), std::move(promise)), where);
   return future;
 }
 
 /// The same with the task that a callable returns; it is called on the loop, and kept as long as
 /// its task.
 template <detail::TaskFunction Function>
-auto spawn_future(EventLoop& loop, Function function) {
-  return spawn_future(loop, detail::call_and_keep(std::move(function)));
+auto spawn_future(EventLoop& loop, Function function,
+                  detail::PlaceInSource where = detail::kTracesTasks ? __builtin_source_location()
+                                                                     : nullptr) {
+  return spawn_future(loop, detail::call_and_keep(std::move(function)), where);
 }
 
 }  // namespace weir

@@ -18,16 +18,6 @@ constexpr std::size_t kDeepest = 256;
 /// After which it is done in one go: what it was at ended each time.
 constexpr int kMostBeginnings = 4;
 
-/// Whether the coroutine is one of the library's own helpers, which only hand on what they await.
-bool only_hands_on(std::string_view file) noexcept {
-  for (const std::string_view own :
-       {"coro/task.h", "coro/branch.h", "coro/take_result.h", "core/event_loop.h", "core/on.h",
-        "io/sim/host.cpp", "io/sim/drop.cpp", "io/sim/world.h"}) {
-    if (file.ends_with(own)) return true;
-  }
-  return false;
-}
-
 /// Where the parenthesis that ends at `end` begins; npos if there is none.
 std::size_t opening(std::string_view text, std::size_t end) noexcept {
   int open = 0;
@@ -93,6 +83,10 @@ class Walker {
         line.is_root = own != nullptr;
         line.scope = own;
         if (own != nullptr && own->kind() != Scope::Kind::generator) line.name = name_of_task(*own);
+        if (own != nullptr && own->kind() == Scope::Kind::task) {
+          const std::source_location by = Root::of(*scope).spawned();
+          if (by.line() != 0 && !only_hands_on(by.file_name())) line.spawned = by;
+        }
         own = nullptr;
       }
       if (several != nullptr) walk_branches(*several, depth);
@@ -120,6 +114,15 @@ class Walker {
 };
 
 }  // namespace
+
+bool only_hands_on(std::string_view file) noexcept {
+  for (const std::string_view own :
+       {"coro/task.h", "coro/branch.h", "coro/take_result.h", "core/event_loop.h", "core/on.h",
+        "io/sim/host.cpp", "io/sim/drop.cpp", "io/sim/world.h"}) {
+    if (file.ends_with(own)) return true;
+  }
+  return false;
+}
 
 TaskSurvey::TaskSurvey(EventLoop& loop) noexcept : loop_(loop) {}
 

@@ -15,6 +15,7 @@
 #include <optional>
 #include <source_location>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace weir {
@@ -31,6 +32,7 @@ struct TaskLine {
   const char* words = "";        // for what; nothing if for coroutines, which follow
   std::uint32_t waiting_ms = 0;  // since when
   bool is_root = false;          // it was spawned, or is a branch
+  std::source_location spawned;  // likewise: by whom; a line of 0: by the library, or a branch
   const Scope* scope = nullptr;  // its own, if it has one: only to be compared
 };
 
@@ -45,6 +47,7 @@ struct ConnectionLine {
   std::size_t high = 0;
   std::size_t low = 0;
   std::uint64_t sent = 0;  // bytes that have gone
+  std::uint32_t age_ms = 0;
   bool is_secure = false;
   std::size_t unread_buffers = 0;   // of those that are leased
   std::size_t pending_buffers = 0;  // likewise
@@ -106,6 +109,9 @@ class TaskSurvey {
   Scope mark_{nullptr, Scope::Kind::group};  // below the last level, in front of who is next
   int beginnings_ = 0;
 };
+
+/// Whether the coroutine is one of the library's own helpers, which only hand on what they await.
+bool only_hands_on(std::string_view file) noexcept;
 
 /// A coroutine's name out of what the compiler says that its function is called: without result,
 /// parameters and what a compiler adds.

@@ -10,6 +10,7 @@ namespace weir::detail {
 struct ThreadView {
   std::string state;               // as the kernel says: "runs", "waits in clock_nanosleep"
   std::source_location task;       // where the task that it runs awaited last; a line of 0: unknown
+  std::source_location spawned;    // who spawned that one; likewise
   std::vector<std::string> stack;  // the innermost first: "function (module+0x1f)"
 };
 

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <source_location>
 #include <utility>
 
 namespace weir {
@@ -145,10 +146,13 @@ class PostedFunction final : public Posted {
 /// list, or in the scheduler's list of the doomed.
 class Root {
  public:
-  explicit Root(Scope* parent, Scope::Kind kind = Scope::Kind::task) noexcept
-      : scope_(parent, kind) {}
+  explicit Root(Scope* parent, Scope::Kind kind = Scope::Kind::task,
+                std::source_location spawned = {}) noexcept
+      : scope_(parent, kind), spawned_(spawned) {}
 
   [[nodiscard]] Scope& scope() noexcept { return scope_; }
+  /// Who made it; a line of 0: the library, or it is not known.
+  [[nodiscard]] std::source_location spawned() const noexcept { return spawned_; }
   /// Whose scope this is, of a task or a generator.
   [[nodiscard]] static Root& of(Scope& scope) noexcept { return *whole_of(scope, &Root::scope_); }
 
@@ -169,6 +173,7 @@ class Root {
 
  private:
   [[no_unique_address]] Scope scope_;  // what follows lies in its padding
+  std::source_location spawned_;
 };
 
 /// What coroutines need of a loop, and all that this layer knows of one.

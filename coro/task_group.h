@@ -1,12 +1,15 @@
 #pragma once
 
 #include <weir/coro/owner.h>
+#include <weir/coro/place.h>
 #include <weir/coro/task.h>
 
+#include <bit>
 #include <coroutine>
 #include <cstddef>
 #include <exception>
 #include <memory>
+#include <source_location>
 #include <utility>
 
 namespace weir {
@@ -46,11 +49,14 @@ class TaskGroup {
   /// Runs the task until it first suspends, before this returns; later from the loop's turn. Its
   /// result is discarded; its exception is kept for `join`. It begins with the spawning task's
   /// values of each `TaskLocal`.
-  /// `keep` lives as long as the task's frame does.
+  /// `keep` lives as long as the task's frame does. `where` is what an `Inspector` shows of who
+  /// spawned it.
   template <class T>
-  void spawn(Task<T> task, std::shared_ptr<const void> keep = nullptr) {
+  void spawn(Task<T> task, std::shared_ptr<const void> keep = nullptr,
+             detail::PlaceInSource where = detail::kTracesTasks ? __builtin_source_location()
+                                                                : nullptr) {
     if (task) {
-      start(*new OwnedTask<T>(*this, std::move(task), std::move(keep)));
+      start(*new OwnedTask<T>(*this, std::move(task), std::move(keep), where));
     } else {
       refuse_empty();
     }
@@ -59,8 +65,10 @@ class TaskGroup {
   /// The same with the task that a callable returns; it is called at once, and kept as long as the
   /// task: `group.spawn([&, text]() -> Task<> { … })`.
   template <detail::TaskFunction Function>
-  void spawn(Function function) {
-    spawn(detail::call_and_keep(std::move(function)));
+  void spawn(Function function, detail::PlaceInSource where = detail::kTracesTasks
+                                                                  ? __builtin_source_location()
+                                                                  : nullptr) {
+    spawn(detail::call_and_keep(std::move(function)), nullptr, where);
   }
 
   class JoinAwaiter;
@@ -91,8 +99,10 @@ class TaskGroup {
   /// A task of the group, in the group's list until it ends or is dropped.
   class Member : public detail::FrameAllocated, public detail::Root {
    public:
-    Member(TaskGroup& owner, std::shared_ptr<const void> keep)
-        : detail::Root(&owner.scope_), keep_(std::move(keep)) {
+    Member(TaskGroup& owner, std::shared_ptr<const void> keep, detail::PlaceInSource where)
+        : detail::Root(&owner.scope_, detail::Scope::Kind::task,
+                       std::bit_cast<std::source_location>(where)),
+          keep_(std::move(keep)) {
       scope().inherit_locals(owner.home_.scheduler.running().scope());
     }
 
@@ -119,8 +129,9 @@ class TaskGroup {
   template <class T>
   class OwnedTask final : public Member {
    public:
-    OwnedTask(TaskGroup& owner, Task<T> task, std::shared_ptr<const void> keep)
-        : Member(owner, std::move(keep)), handle_(std::move(task).release()) {
+    OwnedTask(TaskGroup& owner, Task<T> task, std::shared_ptr<const void> keep,
+              detail::PlaceInSource where)
+        : Member(owner, std::move(keep), where), handle_(std::move(task).release()) {
       handle_.promise().continuation.set(*this);
     }
 

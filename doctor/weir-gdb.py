@@ -1,6 +1,7 @@
 """What the coroutines of a program that uses weir wait for, in gdb: of a process or of a core.
 
-  weir tasks   each loop's tasks as a tree: function, file and line where each waits, and for what
+  weir tasks   each loop's tasks as a tree: function, file and line where each waits, for what, and
+               who spawned it
   weir conns   the connections of each loop
   weir loops   the loops, and the threads that run them
   weir events  what came last on each loop, the newest last: "weir events 100", or the last 32
@@ -22,7 +23,7 @@ import time
 
 import gdb
 
-KIND_GROUP = 1
+KIND_TASK, KIND_GROUP = 0, 1
 PLACE, SEVERAL = 1 << 62, 1 << 63
 HELPERS = ("coro/task.h", "coro/branch.h", "coro/take_result.h", "core/event_loop.h", "core/on.h")
 MOST_LINES = 100_000
@@ -283,6 +284,16 @@ def place_of_root(scope):
     return 0 if has_ended(promise) else promise
 
 
+def spawned_by(scope):
+    """Who spawned the task of that scope, in words; nothing where that is not known."""
+    if unsigned(scope + part("Scope.kind_"), 1) != KIND_TASK:
+        return ""
+    where = unsigned(scope - part("Root.scope_") + part("Root.spawned_"))
+    if where == 0 or (file := text_at(unsigned(where))).endswith(HELPERS):
+        return ""
+    return f" (spawned by {function_name(text_at(unsigned(where + 8)))} at {file}:{unsigned(where + 16, 4)})"
+
+
 def branches_of(several):
     """The promises of when_any's and when_all's branches that were started."""
     promise = unsigned(several + part("Junction.started_"))
@@ -339,7 +350,9 @@ class Tree:
                     if len(self.lines) == begin:
                         self.add(place, depth, scope, own, True)
                         depth += 1
-                    self.lines[-1] = self.lines[-1].partition(" s: ")[0].removesuffix(" s") + " s: runs now"
+                    line, separator, by = self.lines[-1].partition(" (spawned by ")
+                    line = line.partition(" s: ")[0].removesuffix(" s") + " s: runs now"
+                    self.lines[-1] = line + separator + by
                 continue
             if place.several != 0:
                 for promise in branches_of(place.several):
@@ -363,7 +376,8 @@ class Tree:
             name, separator, rest = text.partition(" at ")
             text = f"{name} [{self.readers[own]}]{separator}{rest}"
         line = "  " * (depth + 1) + f"{text}, {waits / 1000:.3f} s"
-        self.lines.append(line + (f": {place.words}" if place.words else ""))
+        line += f": {place.words}" if place.words else ""
+        self.lines.append(line + (spawned_by(own) if own != 0 else ""))
 
 
 # ---- commands -----------------------------------------------------------------------------------

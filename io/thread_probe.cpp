@@ -1,3 +1,4 @@
+#include <weir/core/survey.h>
 #include <weir/coro/place.h>
 #include <weir/coro/scheduler.h>
 #include <weir/io/symbols.h>
@@ -42,6 +43,7 @@ struct Answer {
   std::atomic<pid_t> thread{0};   // that is asked
   std::atomic<pid_t> unheard{0};  // that was sent a signal which has not come yet
   std::source_location task;
+  std::source_location spawned;
   int count = 0;
   std::array<void*, kMostFrames> frames{};
 };
@@ -51,9 +53,9 @@ constinit std::mutex one_at_a_time;
 
 static_assert(std::atomic<int>::is_always_lock_free);
 
-/// Of what this thread runs. Looks at nothing but the task itself, which is there while it runs: a
-/// coroutine that it awaited may have gone.
-std::source_location last_await() noexcept {
+/// Of what this thread runs: where it awaited last, and who spawned it. Looks at nothing but the
+/// task itself, which is there while it runs: a coroutine that it awaited may have gone.
+void tell_task(Answer& to) noexcept {
   Scheduler* const loop = Scheduler::current_or_null();
   Scope* scope = loop == nullptr ? nullptr : loop->running().interrupted();
   while (scope != nullptr &&
@@ -61,7 +63,8 @@ std::source_location last_await() noexcept {
     scope = scope->parent();
   }
   const Place* place = scope == nullptr ? nullptr : Root::of(*scope).place();
-  return place == nullptr ? std::source_location() : place->where();
+  to.task = place == nullptr ? std::source_location() : place->where();
+  to.spawned = scope == nullptr ? std::source_location() : Root::of(*scope).spawned();
 }
 
 extern "C" void weir_tell_stack(int) {
@@ -70,7 +73,7 @@ extern "C" void weir_tell_stack(int) {
   if (answer.unheard == self) answer.unheard = 0;
   int expected = asked;
   if (answer.thread == self && answer.state.compare_exchange_strong(expected, answering)) {
-    answer.task = last_await();
+    tell_task(answer);
     answer.count = ::backtrace(answer.frames.data(), kMostFrames);
     answer.state = answered;
   }
@@ -262,6 +265,9 @@ ThreadView look_at_thread(pid_t thread) {
   view.state = std::move(kernel.words);
   if (!kernel.can_be_asked || thread == ::gettid() || !ask(thread)) return view;
   view.task = answer.task;
+  if (answer.spawned.line() > 0 && !only_hands_on(answer.spawned.file_name())) {
+    view.spawned = answer.spawned;
+  }
   Symbols symbols;
   for (int i = kOwnFrames; i < answer.count; ++i) {
     const auto address =

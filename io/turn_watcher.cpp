@@ -1,6 +1,6 @@
 #include <weir/core/log_line.h>
 #include <weir/core/processor.h>
-#include <weir/core/survey.h>
+#include <weir/core/task_words.h>
 #include <weir/io/kernel_machine.h>
 #include <weir/io/thread_probe.h>
 #include <weir/io/turn_watcher.h>
@@ -38,8 +38,9 @@ LogLine describe(const TurnWatch& loop, TimePoint now) noexcept {
 
 void add_view(LogLine& line, const ThreadView& view) {
   if (view.task.line() != 0) {
-    line << ", in the task that awaited last in " << function_name(view.task.function_name())
-         << " at " << view.task.file_name() << ":" << view.task.line();
+    line << ", in the task that awaited last in " << words_of(view.task);
+  } else if (view.spawned.line() != 0) {
+    line << ", in the task that was spawned by " << words_of(view.spawned);
   }
   if (!view.state.empty()) line << ", and " << view.state;
 }

@@ -20,6 +20,7 @@ Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions&
       transmitter_(outbox_.queue().front().slice, socket.fd()),
       linger_ms_(static_cast<std::uint32_t>(
           std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
+      opened_ms_(loop.clock_ms()),
       receiver_(socket.release(), peer.is_unix()) {
   loop.flight.note(FlightRecorder::Kind::opened, id);
   WEIR_PROBE2(opened, id, receiver_.fd());

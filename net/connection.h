@@ -120,6 +120,7 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   Outbox outbox_;
   [[no_unique_address]] Transmitter transmitter_;  // and here
   std::uint32_t linger_ms_;
+  std::uint32_t opened_ms_;  // by the loop's clock
   Receiver receiver_;
 };
 

@@ -138,10 +138,13 @@ std::vector<Row> rows_of_thread(const look::Json& thread) {
     rows.push_back({std::string(5, ' ') + look::harmless(text), false});
   };
   if (const std::string state = thread["state"].text(); !state.empty()) add("the thread " + state);
-  if (const look::Json& at = thread["awaited_last"]; at.is_object()) {
-    add("its task awaited last in " + at["function"].text() + " at " + at["file"].text() + ':' +
+  const auto add_place = [&](const char* what, const look::Json& at) {
+    if (!at.is_object()) return;
+    add(what + at["function"].text() + " at " + at["file"].text() + ':' +
         std::to_string(at["line"].number()));
-  }
+  };
+  add_place("its task awaited last in ", thread["awaited_last"]);
+  add_place("its task was spawned by ", thread["spawned_by"]);
   for (const look::Json& frame : thread["stack"].items()) add("  " + frame.text());
   return rows;
 }

@@ -73,6 +73,7 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(ScopeExtra, "Scope.has_extra_", offsetof(Scope, has_extra_))                       \
   X(ScopeKind, "Scope.kind_", offsetof(Scope, kind_))                                  \
   X(RootScope, "Root.scope_", offsetof(Root, scope_))                                  \
+  X(RootSpawned, "Root.spawned_", offsetof(Root, spawned_))                            \
   X(RootSize, "sizeof Root", sizeof(Root))                                             \
   X(MemberSize, "sizeof TaskGroup.Member", sizeof(TaskGroup::Member))                  \
   X(PlaceWhere, "Place.where_", offsetof(Place, where_))                               \

@@ -1,3 +1,4 @@
+#include <weir/core/task_words.h>
 #include <weir/net/inspect/counters.h>
 #include <weir/net/inspect/render.h>
 #include <weir/net/inspect/text.h>
@@ -161,20 +162,20 @@ std::optional<Number> of_socket(const ConnectionLine& line, Number SocketView::*
 }
 
 Table table_of_connections(const Snapshot& snapshot) {
-  Table table{{"name", "loop", "state", "unread", "input_high", "paused", "pending", "high", "low",
-               "sent", "tls", "unread_buffers", "pending_buffers", "received", "acknowledged",
-               "idle_ms", "round_trip_us", "retransmits"},
+  Table table{{"name", "loop", "state", "age_ms", "unread", "input_high", "paused", "pending",
+               "high", "low", "sent", "tls", "unread_buffers", "pending_buffers", "received",
+               "acknowledged", "idle_ms", "round_trip_us", "retransmits"},
               {}};
   for (const LoopReport& loop : snapshot.loops) {
     for (const ConnectionLine& line : loop.connections) {
       table.rows.push_back(
-          {line.name, name_of(loop), line.state, std::uint64_t{line.unread},
-           std::uint64_t{line.input_high}, line.paused, std::uint64_t{line.pending},
-           std::uint64_t{line.high}, std::uint64_t{line.low}, line.sent, line.is_secure,
-           std::uint64_t{line.unread_buffers}, std::uint64_t{line.pending_buffers},
-           of_socket(line, &SocketView::received), of_socket(line, &SocketView::acknowledged),
-           of_socket(line, &SocketView::idle_ms), of_socket(line, &SocketView::round_trip_us),
-           of_socket(line, &SocketView::retransmits)});
+          {line.name, name_of(loop), line.state, std::uint64_t{line.age_ms},
+           std::uint64_t{line.unread}, std::uint64_t{line.input_high}, line.paused,
+           std::uint64_t{line.pending}, std::uint64_t{line.high}, std::uint64_t{line.low},
+           line.sent, line.is_secure, std::uint64_t{line.unread_buffers},
+           std::uint64_t{line.pending_buffers}, of_socket(line, &SocketView::received),
+           of_socket(line, &SocketView::acknowledged), of_socket(line, &SocketView::idle_ms),
+           of_socket(line, &SocketView::round_trip_us), of_socket(line, &SocketView::retransmits)});
     }
   }
   return table;
@@ -199,8 +200,7 @@ class Wording {
   }
 
   [[nodiscard]] TaskWords of(const TaskLine& line) {
-    TaskWords words{function(line.where.function_name()), line.where.file_name(), line.where.line(),
-                    line.words};
+    TaskWords words{function(line.where), line.where.file_name(), line.where.line(), line.words};
     if (line.where.line() == 0) words.function = "an operand";
     if (!line.name.empty()) words.function += " \"" + line.name + '"';
     const auto found = of_tasks_.find(line.scope);
@@ -208,35 +208,40 @@ class Wording {
     return words;
   }
 
- private:
   /// Most tasks are in one of a few.
-  const std::string& function(const char* signature) {
-    const auto [found, is_new] = functions_.try_emplace(signature);
-    if (is_new) found->second = function_name(signature);
+  const std::string& function(const std::source_location& where) {
+    const auto [found, is_new] = functions_.try_emplace(where.function_name());
+    if (is_new) found->second = function_name(where.function_name());
     return found->second;
   }
 
+ private:
   std::unordered_map<const Scope*, const ConnectionLine*> of_tasks_;
   std::unordered_map<const void*, std::string> functions_;  // by what the compiler calls them
 };
 
 void add_view(std::string& text, const ThreadView& view) {
   if (!view.state.empty()) text += "  the thread " + view.state + '\n';
-  if (view.task.line() != 0) {
-    text += "  its task awaited last in " + function_name(view.task.function_name()) + " at " +
-            view.task.file_name() + ':' + std::to_string(view.task.line()) + '\n';
+  if (view.task.line() != 0) text += "  its task awaited last in " + words_of(view.task) + '\n';
+  if (view.spawned.line() != 0) {
+    text += "  its task was spawned by " + words_of(view.spawned) + '\n';
   }
   for (const std::string& frame : view.stack) text += "    " + frame + '\n';
 }
 
+std::string place_as_json(const std::source_location& where, std::string_view function) {
+  return "{\"function\":" + json_string(function) + ",\"file\":" + json_string(where.file_name()) +
+         ",\"line\":" + std::to_string(where.line()) + '}';
+}
+
 std::string view_as_json(const ThreadView& view) {
   std::string text = "{\"state\":" + json_string(view.state);
-  if (view.task.line() != 0) {
+  if (view.task.line() != 0)
     text +=
-        ",\"awaited_last\":{\"function\":" + json_string(function_name(view.task.function_name())) +
-        ",\"file\":" + json_string(view.task.file_name()) +
-        ",\"line\":" + std::to_string(view.task.line()) + '}';
-  }
+        ",\"awaited_last\":" + place_as_json(view.task, function_name(view.task.function_name()));
+  if (view.spawned.line() != 0)
+    text += ",\"spawned_by\":" +
+            place_as_json(view.spawned, function_name(view.spawned.function_name()));
   text += ",\"stack\":[";
   for (std::size_t i = 0; i < view.stack.size(); ++i) {
     if (i > 0) text += ',';
@@ -263,6 +268,11 @@ void add_tree(std::string& text, const LoopReport& loop) {
     }
     text.append(", ").append(seconds(line.waiting_ms));
     if (!words.waits_for.empty()) text.append(": ").append(words.waits_for);
+    if (line.spawned.line() > 0) {
+      text.append(" (spawned by ").append(wording.function(line.spawned)).append(" at ");
+      text.append(line.spawned.file_name()).append(1, ':');
+      text.append(std::to_string(line.spawned.line())).append(1, ')');
+    }
     text += '\n';
   }
   if (loop.tasks_cut) text += "  … and more\n";
@@ -295,11 +305,15 @@ std::string tasks_as_json(const Snapshot& snapshot) {
       const bool is_first = line.depth == open;
       for (; open > line.depth; --open) text += "]}";
       text += is_first ? "\n" : ",\n";
-      text += "{\"function\":" + json_string(words.function) +
-              ",\"file\":" + json_string(words.file) + ",\"line\":" + std::to_string(words.line) +
-              (line.name.empty() ? std::string() : ",\"name\":" + json_string(line.name)) +
-              ",\"waits_for\":" + json_string(words.waits_for) +
-              ",\"waiting_ms\":" + std::to_string(line.waiting_ms) + ",\"children\":[";
+      text +=
+          "{\"function\":" + json_string(words.function) + ",\"file\":" + json_string(words.file) +
+          ",\"line\":" + std::to_string(words.line) +
+          (line.name.empty() ? std::string() : ",\"name\":" + json_string(line.name)) +
+          (line.spawned.line() == 0
+               ? std::string()
+               : ",\"spawned_by\":" + place_as_json(line.spawned, wording.function(line.spawned))) +
+          ",\"waits_for\":" + json_string(words.waits_for) +
+          ",\"waiting_ms\":" + std::to_string(line.waiting_ms) + ",\"children\":[";
       ++open;
     }
     for (; open > 0; --open) text += "]}";

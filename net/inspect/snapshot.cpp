@@ -53,8 +53,9 @@ void Connection::describe(LoopReport& report) const {
   report.connections.push_back(
       {self.identity().id(), self.identity().name(), name_of(state()), inbox_.unread(),
        inbox_.high(), receiver_.is_held(), outbox_.pending(), marks.high, marks.low, outbox_.gone(),
-       transform() != nullptr, self.inbox_.leases(), self.outbox_.queue().leases(),
-       asks ? loop_.machine().look_at_socket(fd()) : std::nullopt, inbox_.reader_scope(), nullptr});
+       loop_.clock_ms() - opened_ms_, transform() != nullptr, self.inbox_.leases(),
+       self.outbox_.queue().leases(), asks ? loop_.machine().look_at_socket(fd()) : std::nullopt,
+       inbox_.reader_scope(), nullptr});
 }
 
 namespace {

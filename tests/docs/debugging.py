@@ -19,19 +19,20 @@ LITERAL = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 BETWEEN = re.compile(r'"\s*\n\s*(?:f|R)?"')
 # As in "function at file:line, 1.234 s: what for  <  below whom", or "an operand: what for".
 WAITS_FOR = re.compile(
-    r"(?: at [\w./]+:\d+|an operand)(?:, [\d.]+ s)?: ([^<\[]*?)(?: +[<\[].*)?$")
+    r"(?: at [\w./]+:\d+|an operand)(?:, [\d.]+ s)?: ([^<\[]*?)(?: +[<\[].*| \(spawned by .*)?$")
 HEAD = re.compile(r"^(?:\[\w+\] SIGQUIT: )? *(?:#|number|name|tasks|waits) {2}")
 METRIC = re.compile(r"\bweir_\w+?(?=_(?:bucket|sum|count|total)\b|\b)")
 COUNTER = re.compile(r"weir_loop_(\w+)")
 
 WORDS = (
     "STUCK", " in one turn for ", "the thread ", "waits in ", "runs", "its task awaited last in ",
+    "its task was spawned by ",
     " has been in one turn for ", ", in the task that awaited last in ", "stall: ",
     "; whatever blocks or computes there belongs into co_await blocking(…)",
     ": draining, a second signal ends at once", ": drained, ", " forced", " connections finished, ",
     "SIGQUIT: ", "that is all", "loops", "tasks by the place where they wait", "oldest waits",
     "busiest connections", "connected", " began", " resumed", " in ", " opened", " broke: ", ": its last ",
-    " events, the newest last", " ago: ",
+    " events, the newest last", " ago: ", " (spawned by ",
 )
 
 

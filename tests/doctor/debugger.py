@@ -25,7 +25,7 @@ def gdb(*arguments, commands=COMMANDS):
 
 def tree_of(text):
     """The lines of tasks, without for how long and whom they read."""
-    return [re.sub(r" \[\S+\]|, [\d.]+ s", "", line) for line in re.findall(r"^  .* s(?:$|: .*)", text, re.M)]
+    return [re.sub(r" \[\S+\]|, [\d.]+ s", "", line) for line in re.findall(r"^  .* s(?:$|: .*| \(spawned by .*)", text, re.M)]
 
 
 def from_inspector(path):
@@ -50,7 +50,7 @@ def look(output, tree, program):
            "\n".join(mine) + "\n\n" + "\n".join(tree))
     expect(len(re.findall(r"^  127\.0\.0\.1:\d+#\d+: \d+ of \d+ unread, \d+ of \d+ pending, ", output, re.M)) == 2,
            what + ": connections", output)
-    expect(re.search(r'^loop \d+ "busy" .*\n  an operand, [\d.]+ s: runs now$', output, re.M), what + ": who runs", output)
+    expect(re.search(r'^loop \d+ "busy" .*\n  an operand, [\d.]+ s: runs now(?: \(spawned by .*\))?$', output, re.M), what + ": who runs", output)
     for value in ("= [::1]:7000", '= a chunk of 6 bytes: "PING\\x0d\\x0a"', "= a task that has not awaited anything"):
         expect(value in output, what + f": {value}", output)
 

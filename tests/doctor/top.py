@@ -107,7 +107,8 @@ def what_others_tell():
         {**leaf, "function": "odd\u001b[2J\u009b1m\u00e4", "waiting_ms": 1}]},
         {"loop": 2, "name": "b", "tasks": [], "thread": {
             "state": "computes", "stack": ["spin() at b.cpp:3", "main"],
-            "awaited_last": {"function": "hash", "file": "b.cpp", "line": 2}}}]
+            "awaited_last": {"function": "hash", "file": "b.cpp", "line": 2},
+            "spawned_by": {"function": "main", "file": "b.cpp", "line": 9}}}]
     loops = [{"number": 1, "name": "main", "state": "runs"},
              {"number": 2, "name": "b", "state": "STUCK", "thread": 5, "turn_ms": 2000}]
     metrics = ('weir_loop_lag_seconds_bucket{loop="1",name="main",le="+Inf"} 8\n'
@@ -120,7 +121,8 @@ def what_others_tell():
                     r'^ +1\.500 s +main +serve at a\.cpp:7: read  "login"  \[web-1\.2\.3\.4:5#6\]$',
                     r"^ +1 +main +runs +0 +0 +0\.500 ms ",
                     r"^! +2 +b +STUCK in one turn for 2\.000 s, thread 5 ",
-                    r"^ +the thread computes\n +its task awaited last in hash at b\.cpp:2\n +spin\(\) at b\.cpp:3\n",
+                    r"^ +the thread computes\n +its task awaited last in hash at b\.cpp:2\n"
+                    r" +its task was spawned by main at b\.cpp:9\n +spin\(\) at b\.cpp:3\n",
                     "odd\\?\\[2J\\?1m\u00e4 at a"):
         expect(re.search(pattern, output, re.M), pattern, output)
     told = json.loads(once("--json", Inspector(**answers).address)[1])
