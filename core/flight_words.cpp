@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <charconv>
@@ -26,6 +27,33 @@ bool is_loaded(const void* data) noexcept {
   return data != nullptr && ::dladdr(data, &info) != 0;
 }
 
+/// Whether it is a text as compilers leave it: UTF-8 without control characters. Of a promise that
+/// is not the library's it may be anything that has been loaded, code as well.
+bool is_text(const char* text) noexcept {
+  constexpr std::uintptr_t kPage = 4096;
+  int more = 0;  // bytes of a letter that has begun
+  for (const char* at = text;; ++at) {
+    const bool new_page = at == text || std::bit_cast<std::uintptr_t>(at) % kPage == 0;
+    if (new_page && !is_loaded(at)) return false;
+    const auto byte = static_cast<unsigned char>(*at);
+    if (byte == 0) return at != text && more == 0;
+    if (byte < 0x20 || byte == 0x7f || (byte >> 6U == 2) != (more > 0)) return false;
+    more = more > 0 ? more - 1 : std::max(std::countl_one(byte) - 1, 0);
+    if (more > 3) return false;
+  }
+}
+
+std::optional<std::source_location> place_at(std::uint64_t what) noexcept {
+  constexpr std::size_t kWords = 3;  // file, function, and line with column
+  const auto* data = std::bit_cast<const std::uintptr_t*>(static_cast<std::uintptr_t>(what));
+  if (what % alignof(void*) != 0 || !is_loaded(data) || !is_loaded(data + kWords - 1)) {
+    return std::nullopt;
+  }
+  const auto place = std::bit_cast<std::source_location>(std::bit_cast<PlaceInSource>(data));
+  if (!is_text(place.file_name()) || !is_text(place.function_name())) return std::nullopt;
+  return place;
+}
+
 }  // namespace
 
 void write_task(LogLine& to, const FlightRecorder::Event& event) noexcept {
@@ -38,12 +66,11 @@ void write_task(LogLine& to, const FlightRecorder::Event& event) noexcept {
   to << "task " << std::string_view(digits, static_cast<std::size_t>(end.ptr - digits));
 }
 
-std::optional<std::source_location> place_of(const FlightRecorder::Event& event) noexcept {
-  const auto* data = std::bit_cast<const void*>(static_cast<std::uintptr_t>(event.what));
-  if (event.kind != Kind::resumed || !is_loaded(data)) return std::nullopt;
-  const auto place = std::bit_cast<std::source_location>(std::bit_cast<PlaceInSource>(data));
-  if (!is_loaded(place.file_name()) || !is_loaded(place.function_name())) return std::nullopt;
-  return place;
+std::optional<std::source_location> Places::of(const FlightRecorder::Event& event) noexcept {
+  if (event.kind != Kind::resumed || event.what == 0) return std::nullopt;
+  Known& known = known_[event.what / alignof(std::source_location) % known_.size()];
+  if (known.what != event.what) known = {event.what, place_at(event.what)};
+  return known.place;
 }
 
 std::string failure_of(const FlightRecorder::Event& event) {
@@ -54,14 +81,14 @@ std::string failure_of(const FlightRecorder::Event& event) {
   return make_error_code(static_cast<errc>(-failure)).message();
 }
 
-void describe(LogLine& to, const FlightRecorder::Event& event) {
+void describe(LogLine& to, const FlightRecorder::Event& event, Places& places) {
   switch (event.kind) {
     case Kind::none:
       return;
     case Kind::resumed:
       write_task(to, event);
       to << " resumed";
-      if (const auto place = place_of(event)) {
+      if (const auto place = places.of(event)) {
         to << " in " << function_name(place->function_name()) << " at " << place->file_name() << ":"
            << place->line();
       }
@@ -95,10 +122,11 @@ void write_last_events(std::chrono::milliseconds limit) noexcept {
   try {
     std::array<FlightRecorder::Event, 32> events;
     const std::size_t count = loop->flight.take_last(events);
+    Places places;
     std::string text = "weir: the last events of its loop, the newest last:\n";
     for (std::size_t i = 0; i < count; ++i) {
       LogLine line;
-      describe(line, events[i]);
+      describe(line, events[i], places);
       text.append("weir:   ").append(std::string_view(line)).append(1, '\n');
     }
     if (count > 0) write_stderr_within(limit, std::string_view(text).substr(0, 4096));

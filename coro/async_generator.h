@@ -25,11 +25,9 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
  public:
   class NextAwaiter;
 
-  class promise_type final : public detail::FrameAllocated,
-                             public detail::Root,
-                             public detail::Placed {
+  class promise_type final : public detail::FrameAllocated, public detail::Placed {
    public:
-    promise_type() noexcept : detail::Root(nullptr, detail::Scope::Kind::generator) {}
+    promise_type() noexcept = default;
     promise_type(const promise_type&) = delete;
     promise_type& operator=(const promise_type&) = delete;
     ~promise_type() = default;
@@ -45,15 +43,23 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     void return_void() noexcept {}
     [[gnu::noinline]] void unhandled_exception() noexcept { exception_ = std::current_exception(); }
 
-    [[nodiscard]] const detail::Place* place() const noexcept override {
-      return running_ ? &this->Placed::place
-                      : nullptr;  // else it has yielded, and waits for nobody
-    }
-    void finished() noexcept override {}
-    void destroy() noexcept override { handle().destroy(); }
-
    private:
     friend class AsyncGenerator;
+
+    /// A member, so that the promise begins with its place as all do.
+    struct Body final : detail::Root {
+      Body() noexcept : detail::Root(nullptr, detail::Scope::Kind::generator) {}
+      [[nodiscard]] const detail::Place* place() const noexcept override {
+        const promise_type& of = promise();
+        return of.running_ ? &of.Placed::place
+                           : nullptr;  // else it has yielded, and waits for nobody
+      }
+      void finished() noexcept override {}
+      void destroy() noexcept override { promise().handle().destroy(); }
+      [[nodiscard]] promise_type& promise() const noexcept {
+        return *detail::whole_of(const_cast<Body&>(*this), &promise_type::body_);
+      }
+    };
 
     /// Goes back to whoever awaits `next`: at once where it has not suspended, else in the loop's
     /// turn.
@@ -76,15 +82,16 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
     /// destructor of a task that its body owns may start whoever awaits it), the body must not end
     /// below that, and has its turn when that is over.
     void go_on(detail::Scheduler& scheduler) {
-      const bool inside = scheduler.running().is_in(scope());
-      if (!inside) scope().attach(scheduler.running().scope());
+      detail::Scope& scope = body_.scope();
+      const bool inside = scheduler.running().is_in(scope);
+      if (!inside) scope.attach(scheduler.running().scope());
       if (std::exchange(running_, true)) return;
       if (inside) {
-        const detail::Running::Inside own(scheduler.running(), &scope());
+        const detail::Running::Inside own(scheduler.running(), &scope);
         turn_.suspend(handle());
         turn_.wake();
       } else {
-        scheduler.run_in_scope(&scope(), handle());
+        scheduler.run_in_scope(&scope, handle());
       }
     }
 
@@ -95,12 +102,13 @@ class [[nodiscard("a generator does nothing until next() is awaited")]] AsyncGen
         awaiting->wake();
       }
       if (detail::Scheduler* scheduler = detail::Scheduler::current_or_null()) {
-        scheduler->destroy(*this);
+        scheduler->destroy(body_);
       } else {
-        destroy();
+        handle().destroy();
       }
     }
 
+    Body body_;
     NextAwaiter* awaiting_ = nullptr;  // until it is resumed or dropped
     detail::Waiter turn_;              // of the body, where it has to wait for one
     std::optional<T> value_;

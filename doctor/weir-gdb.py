@@ -278,7 +278,7 @@ def place_of_root(scope):
     root = scope - part("Root.scope_")
     name, _ = class_of(root)
     if "AsyncGenerator<" in name:
-        return root + part("sizeof Root")
+        return root - part("sizeof Placed")
     # OwnedTask has the handle behind what Member has.
     promise = unsigned(root + part("sizeof TaskGroup.Member")) + PROMISE
     return 0 if has_ended(promise) else promise

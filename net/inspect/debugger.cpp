@@ -74,7 +74,7 @@ constexpr Part part(std::string_view name, std::uint32_t number) {
   X(ScopeKind, "Scope.kind_", offsetof(Scope, kind_))                                  \
   X(RootScope, "Root.scope_", offsetof(Root, scope_))                                  \
   X(RootSpawned, "Root.spawned_", offsetof(Root, spawned_))                            \
-  X(RootSize, "sizeof Root", sizeof(Root))                                             \
+  X(PlacedSize, "sizeof Placed", sizeof(Placed))                                       \
   X(MemberSize, "sizeof TaskGroup.Member", sizeof(TaskGroup::Member))                  \
   X(PlaceWhere, "Place.where_", offsetof(Place, where_))                               \
   X(PlaceWhat, "Place.what_", offsetof(Place, what_))                                  \

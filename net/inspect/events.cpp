@@ -42,7 +42,7 @@ const char* name_of(Kind kind) noexcept {
   return "none";
 }
 
-std::string as_json(const Event& event, std::uint32_t age) {
+std::string as_json(const Event& event, std::uint32_t age, Places& places) {
   std::string text =
       "{\"ago_ms\":" + std::to_string(age) + ",\"event\":" + json_string(name_of(event.kind));
   const std::string what = std::to_string(event.what);
@@ -55,7 +55,7 @@ std::string as_json(const Event& event, std::uint32_t age) {
       LogLine task;
       write_task(task, event);
       text += ",\"task\":" + json_string(task);
-      if (const auto place = place_of(event)) {
+      if (const auto place = places.of(event)) {
         text += ",\"function\":" + json_string(function_name(place->function_name())) +
                 ",\"file\":" + json_string(place->file_name()) +
                 ",\"line\":" + std::to_string(place->line());
@@ -85,6 +85,7 @@ std::string events_as_text(const Snapshot& snapshot) {
 }
 
 std::string events_as_text(const Snapshot& snapshot, std::size_t most) {
+  Places places;
   std::string text;
   for (const LoopReport& loop : snapshot.loops) {
     const std::size_t left_out = loop.events.size() - std::min(most, loop.events.size());
@@ -93,7 +94,7 @@ std::string events_as_text(const Snapshot& snapshot, std::size_t most) {
     for (std::size_t i = left_out; i < loop.events.size(); ++i) {
       LogLine line;
       line << "  " << seconds(age_of(loop.events[i], loop)) << " ago: ";
-      describe(line, loop.events[i]);
+      describe(line, loop.events[i], places);
       text.append(std::string_view(line)).append(1, '\n');
     }
   }
@@ -101,6 +102,7 @@ std::string events_as_text(const Snapshot& snapshot, std::size_t most) {
 }
 
 std::string events_as_json(const Snapshot& snapshot) {
+  Places places;
   std::string text = "[";
   for (const LoopReport& loop : snapshot.loops) {
     text += text.size() > 1 ? ",\n" : "\n";
@@ -110,7 +112,7 @@ std::string events_as_json(const Snapshot& snapshot) {
     for (const Event& event : loop.events) {
       text += is_first ? "\n" : ",\n";
       is_first = false;
-      text += as_json(event, age_of(event, loop));
+      text += as_json(event, age_of(event, loop), places);
     }
     text += "]}";
   }

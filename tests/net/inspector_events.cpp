@@ -4,6 +4,9 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <coroutine>
+#include <exception>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -27,6 +30,44 @@ bool has_in_order(std::string_view text, std::initializer_list<std::string_view>
   return true;
 }
 
+AsyncGenerator<int> count_with_waits() {
+  for (int i = 0; i < 3; ++i) {
+    co_await yield();
+    co_yield i;
+  }
+}
+
+/// A coroutine of another library's: what its promise begins with is a table of functions.
+struct Stranger {
+  struct Virtual {
+    virtual void first() {}
+    virtual void second() {}
+
+   protected:
+    ~Virtual() = default;
+  };
+  struct promise_type final : Virtual {
+    static Stranger get_return_object() { return {}; }
+    static std::suspend_never initial_suspend() noexcept { return {}; }
+    static std::suspend_never final_suspend() noexcept { return {}; }
+    static void return_void() {}
+    [[noreturn]] static void unhandled_exception() { std::terminate(); }
+  };
+};
+
+Stranger wait_as_stranger() { co_await sleep(1ms); }
+
+Task<> await_both() {
+  AsyncGenerator<int> numbers = count_with_waits();
+  for (int i = 0; i < 4; ++i) {
+    const std::optional<int> next = co_await numbers.next();
+    CHECK(next.has_value() == (i < 3));
+  }
+  co_await yield();
+  wait_as_stranger();
+  co_await sleep(5ms);
+}
+
 }  // namespace
 
 TEST_CASE("what tasks and connections did last is shown in its order, with place and reason") {
@@ -48,6 +89,22 @@ TEST_CASE("what tasks and connections did last is shown in its order, with place
     CHECK(has(json, R"("event":"opened","connection":1)"));
     CHECK(has(json, R"("event":"broke","connection":1,"why":"Connection reset by peer")"));
     CHECK(has(json, R"(,"function":"weir::test::echo","file":")"));
+  });
+}
+
+TEST_CASE("of a generator it is shown where it waited, of what is no coroutine of weir's nothing") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    Inspected inspected(engine);
+    inspected.loop().post([&] { inspected.loop().spawn(await_both()); });
+    std::string events;
+    CHECK(eventually([&] { return has(events = get(inspector, "/events"), " ended\n"); }));
+    CAPTURE(events);
+    CHECK(has_in_order(events, {" resumed in count_with_waits at ",
+                                "inspector_events.cpp:", " resumed in await_both at ", " resumed\n",
+                                " resumed in await_both at ", " ended\n"}));
+    CHECK(!has(events, "\\x"));
+    inspected.thread.stop();
   });
 }
 
