@@ -22,6 +22,9 @@ namespace {
 
 using Kind = FlightRecorder::Kind;
 
+/// What `write_stderr_within` takes.
+constexpr std::size_t kMostText = 4096;
+
 bool is_loaded(const void* data) noexcept {
   Dl_info info{};
   return data != nullptr && ::dladdr(data, &info) != 0;
@@ -122,14 +125,17 @@ void write_last_events(std::chrono::milliseconds limit) noexcept {
   try {
     std::array<FlightRecorder::Event, 32> events;
     const std::size_t count = loop->flight.take_last(events);
+    const std::string head = "weir: the last events of its loop, the newest last:\n";
     Places places;
-    std::string text = "weir: the last events of its loop, the newest last:\n";
-    for (std::size_t i = 0; i < count; ++i) {
+    std::string text;  // as many as there is room for
+    for (std::size_t i = count; i-- > 0;) {
       LogLine line;
       describe(line, events[i], places);
-      text.append("weir:   ").append(std::string_view(line)).append(1, '\n');
+      const std::string one = "weir:   " + std::string(std::string_view(line)) + '\n';
+      if (head.size() + one.size() + text.size() > kMostText) break;
+      text.insert(0, one);
     }
-    if (count > 0) write_stderr_within(limit, std::string_view(text).substr(0, 4096));
+    if (count > 0) write_stderr_within(limit, head + text);
   } catch (const std::bad_alloc&) {  // then without them
   }
 }

@@ -134,7 +134,15 @@ int serve(Engine engine, int answers) {
   return 0;
 }
 
+/// What would fill a page with the events of it alone.
+Task<> wait_often_in_a_function_with_a_long_name_as_those_have_that_are_made_of_many_templates() {
+  for (int i = 0; i < 40; ++i) co_await yield();
+}
+
 Task<> wait_and_fail() {
+  Task<> before =
+      wait_often_in_a_function_with_a_long_name_as_those_have_that_are_made_of_many_templates();
+  co_await std::move(before);
   co_await sleep(std::chrono::milliseconds(1));
   WEIR_ASSERT(1 + 1 == 3);
 }
