@@ -103,6 +103,7 @@ EventLoop::~EventLoop() {
   }
   const Entered entered(*this);
   ending_ = true;
+  if (of_parent_) mailbox_->close();  // what was posted is the parent's to do
   tasks_.reset();
   detail::List<detail::LoopResource> ending;
   ending.splice_back(resources_);
@@ -190,6 +191,7 @@ void EventLoop::become_parents() noexcept {
   // Whoever had them is not there.
   new (&calls_mutex_) std::mutex;
   new (&calls_changed_) std::condition_variable;
+  new (&calls_) detail::List<Call>;  // they lie on the stacks of who called
   renew_lock();
   mailbox_->become_parents();
   if (in_loop_thread()) return;
@@ -324,7 +326,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
   metrics_.posted += mailbox_->run(*this);
   if (knocked) {
     answer_calls();
-    take_woken();
+    if (!of_parent_) take_woken();  // the last of them may be half in their list
   }
 }
 

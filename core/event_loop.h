@@ -259,7 +259,8 @@ class EventLoop final : public detail::Scheduler {
   /// In what a fork made: what its descriptors stand for is still another process's, too. They are
   /// closed, and nothing else is done to them.
   [[nodiscard]] bool is_of_parent() const noexcept { return of_parent_; }
-  /// For the child of a fork. A thread that ran it, or had it for itself, is not there.
+  /// For the child of a fork. A thread that ran it, or had it for itself, is not there, and what
+  /// others had asked of the loop is their parent's to do.
   void become_parents() noexcept;
   [[nodiscard]] const std::shared_ptr<detail::Mailbox>& mailbox() const noexcept {
     return mailbox_;

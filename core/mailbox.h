@@ -54,9 +54,10 @@ class Mailbox {
   /// Loop's thread: the engine goes; from now on pushed work is deleted.
   void close() noexcept;
 
-  /// In the child of a fork: whoever had the lock is not there.
+  /// In the child of a fork: whoever had the lock is not there, and who sleeps is the parent's.
   void become_parents() noexcept {
     new (&engine_mutex_) std::mutex;
+    engine_ = nullptr;
     of_parent_ = true;
   }
   /// The loop is that of the parent of a fork: nobody but the thread that asks has to do with it.

@@ -7,9 +7,11 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <semaphore>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -122,6 +124,67 @@ TEST_CASE("a child ends its copy of a connection to which a thread of its parent
       ends = true;
       sends.join();
     });
+  });
+}
+
+TEST_CASE("a child ends its copy of a loop without what others had asked of that, nor wakes it") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer waits for the threads of a forked child's parent");
+    return;
+  }
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    std::optional<EventLoop> loop(std::in_place, LoopOptions{.engine = engine});
+    int pipe[2];
+    REQUIRE(::pipe(pipe) == 0);
+    // The loop's end takes a turn or two: the kernel has to let go of this.
+    loop->spawn([fd = pipe[0]]() -> Task<> { co_await readable(fd); });
+    std::atomic<bool> goes_on{false};
+    std::atomic<int> done{0};
+    std::binary_semaphore is_busy{0};
+    std::thread runs([&] { loop->run(); });
+    loop->post([&] {
+      is_busy.release();
+      goes_on.wait(false);
+    });
+    is_busy.acquire();
+    std::thread calls([&] { loop->call([&] { ++done; }); });
+    CHECK(eventually([] { return other_threads_sleep(); }));
+    loop->post([&] { ++done; });
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(60);
+      loop.reset();
+      ::_exit(done);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+    goes_on = true;
+    goes_on.notify_all();
+    calls.join();
+    loop->stop();
+    runs.join();
+    CHECK(done == 2);
+    ::close(pipe[0]);
+    ::close(pipe[1]);
+
+    EventLoopThread quiet({.engine = engine});
+    const auto wakes = [&quiet] {
+      std::uint64_t count = 0;
+      quiet.loop().call([&] { count = quiet.loop().metrics().wakes; });
+      return count;
+    };
+    const std::uint64_t before = wakes();
+    CHECK(eventually([] { return other_threads_sleep(); }));
+    const pid_t other = ::fork();
+    if (other == 0) {
+      ::alarm(60);
+      quiet.loop().stop();
+      ::_exit(0);
+    }
+    ::waitpid(other, &status, 0);
+    CHECK(eventually([] { return other_threads_sleep(); }));
+    CHECK(wakes() == before + 1);  // by the call itself
   });
 }
 
