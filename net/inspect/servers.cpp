@@ -13,7 +13,9 @@ AllServers& AllServers::instance() {
     // which are not there.
     ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
                      [] {
-                       instance().entries_.clear();
+                       while (ServerEntry* entry = instance().entries_.pop_front()) {
+                         entry->core.become_parents();
+                       }
                        instance().mutex_.unlock();
                      });
     return made;

@@ -20,11 +20,11 @@ struct ServerReport {
 
 /// A server's entry in the list of all.
 struct ServerEntry {
-  ServerEntry(const TcpServer& of, const ServerCore& with) noexcept : server(of), core(with) {}
+  ServerEntry(const TcpServer& of, ServerCore& with) noexcept : server(of), core(with) {}
 
   Link link;
   const TcpServer& server;
-  const ServerCore& core;
+  ServerCore& core;
 };
 
 /// The servers of the process that run on the kernel. From any thread.

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 
 namespace weir::detail {
@@ -43,6 +44,9 @@ class Admission {
   [[nodiscard]] std::uint64_t refused() const;
   /// Peers that a count is kept of.
   [[nodiscard]] std::size_t peers() const;
+
+  /// In the child of a fork: whoever had the lock is not there.
+  void become_parents() noexcept { new (&mutex_) std::mutex; }
 
  private:
   // With the lock.

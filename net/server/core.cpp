@@ -5,6 +5,8 @@
 #include <weir/net/tls/context.h>
 
 #include <memory>
+#include <mutex>
+#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -132,6 +134,12 @@ ServerCore::Shares ServerCore::tear_down() noexcept {
     if (!share->gate().gone()) share->gate().loop().call([&share] { share->tear_down(); });
   }
   return all;
+}
+
+void ServerCore::become_parents() noexcept {
+  new (&mutex_) std::mutex;
+  admission.become_parents();
+  for (const auto& share : shares_) share->gate().become_parents();
 }
 
 /// Weak: it may never be sent, and belongs to what it refers to.

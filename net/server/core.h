@@ -86,6 +86,9 @@ class ServerCore : public std::enable_shared_from_this<ServerCore> {
   /// Tears them down, each on its loop, and gives them away: to be kept as long as their loops.
   [[nodiscard]] Shares tear_down() noexcept;
 
+  /// In the child of a fork: whoever had its locks is not there.
+  void become_parents() noexcept;
+
   /// Cuts everything off; whoever waits for `stopped` on the base loop is told. Once.
   void stop() noexcept;
   Event stopped;

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -69,6 +70,9 @@ class LoopGate {
     const std::lock_guard lock(mutex_);
     return gone_;
   }
+
+  /// In the child of a fork: whoever had the lock is not there.
+  void become_parents() noexcept { new (&mutex_) std::mutex; }
 
  private:
   EventLoop& loop_;

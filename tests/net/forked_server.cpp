@@ -188,6 +188,27 @@ TEST_CASE("a child ends its copy of a loop without what others had asked of that
   });
 }
 
+TEST_CASE("a child ends its copy of a server that a thread of its parent was asking") {
+  if (kSanitized) {
+    MESSAGE("skipped: in a child the sanitizer's allocator is as another thread had it");
+    return;
+  }
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    ServerOptions options = server_options(engine);
+    options.max_connections_per_peer = 10;
+    std::optional<EventLoop> loop(std::in_place, options.loop);
+    std::optional<TcpServer> server(std::in_place, *loop, options);
+    server->start(echo);
+    std::atomic<bool> ends{false};
+    std::thread asks([&] {
+      while (!ends) (void)server->metrics();
+    });
+    for (int i = 0; i < 30; ++i) CHECK(end_of_child(server) == 0);
+    ends = true;
+    asks.join();
+  });
+}
+
 TEST_CASE("a child has loops and threads of its own, whatever its parent's threads ran") {
   if (kThreadSanitizer) {
     MESSAGE("skipped: the sanitizer starts no thread in a forked child");
