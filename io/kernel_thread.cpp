@@ -8,9 +8,9 @@
 #include <condition_variable>
 #include <csignal>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <new>
-#include <optional>
 #include <utility>
 
 namespace weir::detail {
@@ -54,11 +54,12 @@ KernelThread::KernelThread(const LoopOptions& options) {
   try {
     const Unbound unbound;
     thread_ = std::thread([&beginning, options] {
-      std::optional<EventLoop> own;
+      // Not on this stack: in the child of a fork another thread may have that.
+      std::unique_ptr<EventLoop> own;
       std::exception_ptr failure;
       try {
         if (options.cpu >= 0) bind_thread(options.cpu);
-        own.emplace(options);
+        own = std::make_unique<EventLoop>(options);
         if (!own->name().empty()) {
           pthread_setname_np(pthread_self(), own->name().substr(0, 15).c_str());
         }

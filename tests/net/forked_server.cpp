@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <latch>
 #include <memory>
 #include <optional>
 #include <semaphore>
@@ -206,6 +207,44 @@ TEST_CASE("a child ends its copy of a server that a thread of its parent was ask
     for (int i = 0; i < 30; ++i) CHECK(end_of_child(server) == 0);
     ends = true;
     asks.join();
+  });
+}
+
+TEST_CASE("a child with threads of its own destroys its copy of a server of several threads") {
+  if (kThreadSanitizer) {
+    MESSAGE("skipped: the sanitizer starts no thread in a forked child");
+    return;
+  }
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    const ServerOptions options = server_options(engine, 3, true);
+    EventLoop loop(options.loop);
+    std::optional<TcpServer> server(std::in_place, loop, options);
+    server->start(echo);
+    Peer peer = Peer::connect_to(*server);
+    CHECK(echoes(peer));
+    CHECK(eventually([] { return other_threads_sleep(); }));
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::alarm(60);
+      // At once, so that they have all the stacks of the parent's threads.
+      constexpr int kThreads = 8;
+      std::latch all(kThreads);
+      std::vector<std::thread> threads;
+      for (int i = 0; i < kThreads; ++i) {
+        threads.emplace_back([&all] {
+          volatile unsigned char stack[64 << 10];
+          for (volatile unsigned char& byte : stack) byte = 0xa5;
+          all.arrive_and_wait();
+        });
+      }
+      for (std::thread& one : threads) one.join();
+      server.reset();
+      ::_exit(0);
+    }
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+    CHECK(echoes(peer));
   });
 }
 
