@@ -121,8 +121,9 @@ void Ending::fail(Failure failure) noexcept {
 
 void Ending::note_failure(Failure failure) const noexcept {
   Connection& of = connection();
+  // Whatever a transform found wrong, which may have more than 24 bits, is told alike.
   of.loop_.flight.note(FlightRecorder::Kind::broke, of.identity_.id(),
-                       static_cast<std::uint32_t>(failure));
+                       static_cast<std::uint32_t>(std::max(failure, kTransformFailure)));
   WEIR_PROBE2(broke, of.identity_.id(), failure);
 }
 

@@ -1,3 +1,4 @@
+#include <weir/core/flight_words.h>
 #include <weir/net/connection.h>
 #include <weir/net/connection_access.h>
 #include <weir/net/transform.h>
@@ -5,7 +6,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -192,6 +195,24 @@ TEST_CASE("a transform that cannot make what the wire is to get says why the con
     CHECK(flushed.error == std::error_code(ELIBBAD, std::generic_category()));
     conn.close();
     CHECK(peer.wait_for_end() == ECONNRESET);
+  });
+}
+
+TEST_CASE(
+    "that a transform broke a connection is kept with the loop's events, whatever its number") {
+  on_each_engine([]() -> Task<> {
+    auto [conn, peer] = connect_pair();
+    constexpr int kOfTheUsers = 200 << 16;  // as OpenSSL numbers a provider's own reasons
+    weir::detail::ConnectionAccess::of(conn)->ending().fail(weir::detail::kTransformFailure -
+                                                            kOfTheUsers - 1);
+    std::array<weir::detail::FlightRecorder::Event, 8> events;
+    const std::size_t count = EventLoop::current().flight.take_last(events);
+    const auto* const broke = std::find_if(events.begin(), events.begin() + count, [](auto& event) {
+      return event.kind == weir::detail::FlightRecorder::Kind::broke;
+    });
+    REQUIRE(broke != events.begin() + count);
+    CHECK(weir::detail::failure_of(*broke) == "its TLS, or another transform, failed");
+    co_return;
   });
 }
 
