@@ -26,10 +26,13 @@ Task<> step(HandshakeGate& gate, Duration taken, std::vector<std::string>& order
   gate.leave(std::move(permit), EventLoop::current().machine().now() - taken);
 }
 
-/// Somebody who is served, and ready all the time, until all steps are made.
+/// Somebody who is served, and becomes ready between any two turns, until all steps are made.
 Task<> served(std::vector<std::string>& order, std::size_t steps) {
+  Event ready;
   while (static_cast<std::size_t>(std::count(order.begin(), order.end(), "step")) < steps) {
-    co_await yield();
+    ready.reset();
+    EventLoop::current().post([&ready] { ready.set(); });
+    co_await ready.wait();
     order.emplace_back("served");
   }
 }
