@@ -148,7 +148,7 @@ class Root {
  public:
   explicit Root(Scope* parent, Scope::Kind kind = Scope::Kind::task,
                 std::source_location spawned = {}) noexcept
-      : scope_(parent, kind), spawned_(spawned) {}
+      : spawned_(spawned), scope_(parent, kind) {}
 
   [[nodiscard]] Scope& scope() noexcept { return scope_; }
   /// Who made it; a line of 0: the library, or it is not known.
@@ -172,8 +172,8 @@ class Root {
   ~Root() = default;
 
  private:
-  [[no_unique_address]] Scope scope_;  // what follows lies in its padding
   std::source_location spawned_;
+  [[no_unique_address]] Scope scope_;  // what follows lies in its padding
 };
 
 /// What coroutines need of a loop, and all that this layer knows of one.

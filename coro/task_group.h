@@ -151,6 +151,7 @@ class TaskGroup {
    private:
     std::coroutine_handle<detail::TaskPromise<T>> handle_;
   };
+  static_assert(sizeof(OwnedTask<void>) <= 104);  // one for each connection of a server
 
   /// The loop. Once nothing is left of a group that had tasks, it destroys what had to wait.
   struct Home {
