@@ -44,6 +44,10 @@ class Buffer {
   [[nodiscard]] bool shared() const noexcept { return references_ > 1; }
   [[nodiscard]] bool is_lease() const noexcept { return owner_->counts_leases(); }
   [[nodiscard]] bool unused() const noexcept { return references_ == 0; }
+  /// Of a lease, where the reader waited that its bytes came for: see `Waiter::place`. 0: nobody
+  /// waited.
+  [[nodiscard]] std::uint64_t read_at() const noexcept { return read_at_; }
+  void set_read_at(std::uint64_t place) noexcept { read_at_ = place; }
 
   /// From now on only the loop that runs here may take and drop references.
   void belong_here() noexcept { home_ = home_tag(Scheduler::current_or_null()); }
@@ -60,6 +64,7 @@ class Buffer {
   std::uint32_t id_;
   std::uint32_t references_ = 0;
   HomeTag home_;
+  std::uint64_t read_at_ = 0;
 };
 
 /// One reference to a buffer; the last one gives it back.

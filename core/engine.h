@@ -173,6 +173,9 @@ class IoEngine {
 
   /// Adds the engine's own counters.
   virtual void add_metrics(Metrics& metrics) const noexcept = 0;
+
+  /// Calls the function with each receive buffer that is out.
+  virtual void for_each_lease(void* /*context*/, void (* /*visit*/)(void*, const Buffer&)) const {}
 };
 
 }  // namespace weir::detail

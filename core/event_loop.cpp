@@ -1,9 +1,12 @@
+#include <weir/core/buffer.h>
 #include <weir/core/event_loop.h>
+#include <weir/core/flight_words.h>
 #include <weir/core/log_line.h>
 #include <weir/coro/probes.h>
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -381,6 +384,26 @@ Metrics EventLoop::metrics() const noexcept {
   return metrics;
 }
 
+/// Of the receive buffers that are out and with none of the connections, where they were read.
+static void describe_kept(const detail::IoEngine& engine, detail::LoopReport& report) {
+  std::sort(report.in_connections.begin(), report.in_connections.end());
+  engine.for_each_lease(&report, [](void* context, const detail::Buffer& buffer) {
+    auto& of = *static_cast<detail::LoopReport*>(context);
+    if (std::binary_search(of.in_connections.begin(), of.in_connections.end(), &buffer)) return;
+    auto line = std::find_if(of.kept.begin(), of.kept.end(), [&](const detail::KeptLine& one) {
+      return one.read_at == buffer.read_at();
+    });
+    if (line == of.kept.end()) line = of.kept.insert(line, {buffer.read_at(), {}, 0});
+    ++line->buffers;
+  });
+  report.in_connections.clear();
+  for (detail::KeptLine& line : report.kept) {
+    if (line.read_at != 0) line.where = detail::place_at(line.read_at).value_or(line.where);
+  }
+  std::sort(report.kept.begin(), report.kept.end(),
+            [](const auto& one, const auto& another) { return one.buffers > another.buffers; });
+}
+
 void EventLoop::describe(detail::LoopReport& report, bool with_connections) const {
   report.engine = engine_->name();
   report.metrics = metrics();
@@ -392,6 +415,7 @@ void EventLoop::describe(detail::LoopReport& report, bool with_connections) cons
        resource = resources_.after(*resource)) {
     resource->describe(report);
   }
+  describe_kept(*engine_, report);
 }
 
 void EventLoop::write_handled(detail::LogLine& to) const noexcept {

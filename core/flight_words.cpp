@@ -46,6 +46,8 @@ bool is_text(const char* text) noexcept {
   }
 }
 
+}  // namespace
+
 std::optional<std::source_location> place_at(std::uint64_t what) noexcept {
   constexpr std::size_t kWords = 3;  // file, function, and line with column
   const auto* data = std::bit_cast<const std::uintptr_t*>(static_cast<std::uintptr_t>(what));
@@ -56,8 +58,6 @@ std::optional<std::source_location> place_at(std::uint64_t what) noexcept {
   if (!is_text(place.file_name()) || !is_text(place.function_name())) return std::nullopt;
   return place;
 }
-
-}  // namespace
 
 void write_task(LogLine& to, const FlightRecorder::Event& event) noexcept {
   if (event.more == 0) {

@@ -28,6 +28,9 @@ class Places {
   std::array<Known, 128> known_;
 };
 
+/// What `Waiter::place` gave, as a place. Nothing if it is none, or not there any more.
+[[nodiscard]] std::optional<std::source_location> place_at(std::uint64_t what) noexcept;
+
 /// The event without its time: "task 5f3a10 resumed in serve at server.cpp:17". Throws
 /// `std::bad_alloc`.
 void describe(LogLine& to, const FlightRecorder::Event& event, Places& places);

@@ -24,6 +24,8 @@ class EventLoop;
 
 namespace detail {
 
+class Buffer;
+
 /// A coroutine of a loop where it waits.
 struct TaskLine {
   std::size_t depth = 0;         // below what it belongs to
@@ -63,6 +65,13 @@ struct Wanted {
   bool events = false;
 };
 
+/// Receive buffers that are with none of the connections: in chunks that the program keeps.
+struct KeptLine {
+  std::uint64_t read_at = 0;   // as the buffers have it
+  std::source_location where;  // of the read; a line of 0: it did not wait, or is not known
+  std::size_t buffers = 0;
+};
+
 struct LoopReport {
   std::uint64_t number = 0;
   std::string name;
@@ -77,6 +86,8 @@ struct LoopReport {
   std::vector<TaskLine> tasks;
   bool tasks_cut = false;  // there are more
   std::vector<ConnectionLine> connections;
+  std::vector<const Buffer*> in_connections;  // while that is found out
+  std::vector<KeptLine> kept;                 // with the connections
   std::vector<FlightRecorder::Event> events;  // the oldest first
   std::uint32_t clock_ms = 0;                 // when they were taken, as they have it
 };

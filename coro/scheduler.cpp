@@ -71,14 +71,6 @@ void Scheduler::destroy(List<Root>& roots) noexcept {
   bury_doomed();
 }
 
-/// What a promise of the library's begins with, its Place: behind the frame's two functions (the
-/// Itanium ABI of GCC and Clang alike). Of others' promises it is anything, and looked at as such.
-static std::uint64_t place_in(const void* frame) noexcept {
-  std::uintptr_t where = 0;
-  std::memcpy(&where, static_cast<const std::byte*>(frame) + 2 * sizeof(void*), sizeof where);
-  return where;
-}
-
 std::size_t Scheduler::run_ready(std::size_t most) {
   std::size_t count = 0;
   const std::uint32_t clock = clock_ms();
@@ -91,7 +83,7 @@ std::size_t Scheduler::run_ready(std::size_t most) {
     now_running_.go_on_in(waiter->scope_);
     if (waiter->scope_ != nullptr) waiter->scope_->runs_at(clock);
     const std::uint32_t task = FlightRecorder::number_of(waiter->scope_);
-    flight.note_head(resumed | std::uint64_t{task} << 8U, place_in(waiter->frame_));
+    flight.note_head(resumed | std::uint64_t{task} << 8U, waiter->place());
     WEIR_PROBE1(resumed, task);
     std::coroutine_handle<>::from_address(waiter->frame_).resume();
     WEIR_PROBE1(suspended, task);

@@ -7,7 +7,9 @@
 #include <atomic>
 #include <chrono>
 #include <coroutine>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -74,6 +76,15 @@ class Waiter {
   [[nodiscard]] Scheduler* scheduler() const noexcept { return scheduler_; }
   /// Of whoever waits, once it does.
   [[nodiscard]] const Scope* scope() const noexcept { return scope_; }
+
+  /// Where its coroutine waits, as the promises of the library's begin with a Place: behind the
+  /// frame's two functions (the Itanium ABI of GCC and Clang alike). Of others' promises it is
+  /// anything, and looked at as such. Once suspended.
+  [[nodiscard]] std::uint64_t place() const noexcept {
+    std::uintptr_t where = 0;
+    std::memcpy(&where, static_cast<const std::byte*>(frame_) + 2 * sizeof(void*), sizeof where);
+    return where;
+  }
 
   /// In a wait list, or woken.
   [[nodiscard]] bool linked() const noexcept { return link.linked(); }

@@ -73,6 +73,10 @@ class EngineBase : public IoEngine {
     metrics.buffers_leased += pool_->leased();
   }
 
+  void for_each_lease(void* context, void (*visit)(void*, const Buffer&)) const final {
+    pool_->for_each_lease(context, visit);
+  }
+
  protected:
   struct Retire {
     void operator()(Pool* pool) const noexcept { pool->retire(); }

@@ -29,6 +29,7 @@ class ReceivePool : public BufferOwner {
     ++leased_;
     unpoison(data_of(id), buffer_size_);
     header(id)->belong_here();
+    header(id)->set_read_at(0);
     return *header(id);
   }
 
@@ -50,6 +51,11 @@ class ReceivePool : public BufferOwner {
   [[nodiscard]] std::size_t most() const noexcept { return most_; }
   [[nodiscard]] std::size_t leased() const noexcept { return leased_; }
   [[nodiscard]] bool counts_leases() const noexcept override { return true; }
+  void for_each_lease(void* context, void (*visit)(void*, const Buffer&)) const {
+    for (std::uint32_t id = 0; id < made_; ++id) {
+      if (!header(id)->unused()) visit(context, *header(id));
+    }
+  }
 
   /// Called by the engine in place of a destructor: the pool goes with its last lease.
   void retire() noexcept;

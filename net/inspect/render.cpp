@@ -132,11 +132,26 @@ std::uint64_t buffers_kept(const LoopReport& loop) {
   return loop.metrics.buffers_leased - std::min(explained, loop.metrics.buffers_leased);
 }
 
+/// Where the chunks were read that keep them, those with the most first.
+std::string keepers(const LoopReport& loop) {
+  constexpr std::size_t kMost = 3;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(loop.kept.size(), kMost); ++i) {
+    const KeptLine& line = loop.kept[i];
+    if (i > 0) text += ", ";
+    text += std::to_string(line.buffers) + " read ";
+    text += line.where.line() > 0 ? "by " + words_of(line.where) : "without waiting";
+  }
+  if (loop.kept.size() > kMost) text += ", …";
+  return text;
+}
+
 Table table_of_loops(const Snapshot& snapshot) {
   Table table{{"number", "name", "engine", "state", "thread", "turn_ms", "tasks", "connections"},
               {}};
   for (const Counter& counter : kCounters) table.columns.push_back(counter.name);
   table.columns.push_back("buffers_kept");
+  table.columns.push_back("kept_by");
   for (const LoopReport& loop : snapshot.loops) {
     const auto roots = std::count_if(loop.tasks.begin(), loop.tasks.end(),
                                      [](const TaskLine& line) { return line.is_root; });
@@ -151,6 +166,7 @@ Table table_of_loops(const Snapshot& snapshot) {
         std::uint64_t{loop.connections.size()}};
     for (const Counter& counter : kCounters) row.emplace_back(loop.metrics.*counter.value);
     row.emplace_back(buffers_kept(loop));
+    row.emplace_back(keepers(loop));
     table.rows.push_back(std::move(row));
   }
   return table;

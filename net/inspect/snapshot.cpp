@@ -53,9 +53,10 @@ void Connection::describe(LoopReport& report) const {
   report.connections.push_back(
       {self.identity().id(), self.identity().name(), name_of(state()), inbox_.unread(),
        inbox_.high(), receiver_.is_held(), outbox_.pending(), marks.high, marks.low, outbox_.gone(),
-       loop_.clock_ms() - opened_ms_, transform() != nullptr, self.inbox_.leases(),
-       self.outbox_.queue().leases(), asks ? loop_.machine().look_at_socket(fd()) : std::nullopt,
-       inbox_.reader_scope(), nullptr});
+       loop_.clock_ms() - opened_ms_, transform() != nullptr,
+       self.inbox_.leases(report.in_connections),
+       self.outbox_.queue().leases(report.in_connections),
+       asks ? loop_.machine().look_at_socket(fd()) : std::nullopt, inbox_.reader_scope(), nullptr});
 }
 
 namespace {
@@ -113,6 +114,7 @@ void Surveyor::take(LoopReport& report, LoopReport&& answer) {
   report.tasks = std::move(answer.tasks);
   report.tasks_cut = answer.tasks_cut;
   report.connections = std::move(answer.connections);
+  report.kept = std::move(answer.kept);
 }
 
 void Surveyor::complete(std::vector<LoopReport>& loops) {

@@ -131,6 +131,7 @@ void Inbox::push(BufferRef buffer, const std::byte* data, std::size_t size) {
     data = small->data();
     buffer = std::move(small);
   }
+  if (reader_ != nullptr) buffer->set_read_at(reader_->waiter.place());
   segments_.push_back(Segment{std::move(buffer), {data, size}});
   unread_ += size;
   wake_reader();

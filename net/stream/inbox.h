@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace weir::detail {
 
@@ -57,7 +58,7 @@ class Inbox {
   // For those who read.
   [[nodiscard]] std::size_t unread() const noexcept { return unread_; }
   /// See `SegmentQueue::leases`.
-  [[nodiscard]] std::size_t leases() noexcept { return segments_.leases(); }
+  std::size_t leases(std::vector<const Buffer*>& into) { return segments_.leases(into); }
   /// Nothing comes any more.
   [[nodiscard]] bool at_end() const noexcept { return end_ != End::none; }
   /// Nothing is there, and something comes by itself.
@@ -108,6 +109,7 @@ class Inbox {
     segments_.push_first(BufferRef(buffer), buffer.data(), size);
     Reader* reader = reader_;  // who is about to resume has bytes, or the end
     if (reader == nullptr) return;
+    buffer.set_read_at(reader->waiter.place());
     if (reader->satisfied != nullptr) {
       wake_reader();
     } else {

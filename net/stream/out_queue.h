@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 namespace weir::detail {
 
@@ -26,7 +27,7 @@ class OutQueue {
   [[nodiscard]] Segment& front() noexcept { return segments_.front(); }
 
   /// See `SegmentQueue::leases`.
-  [[nodiscard]] std::size_t leases() noexcept { return segments_.leases(); }
+  std::size_t leases(std::vector<const Buffer*>& into) { return segments_.leases(into); }
 
   // A message that comes, and goes, alone.
   void push_alone(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <utility>
+#include <vector>
 
 namespace weir::detail {
 
@@ -70,14 +71,19 @@ class SegmentQueue {
     }
   }
 
-  /// How many buffers of a receive pool it keeps; goes through all.
-  [[nodiscard]] std::size_t leases() noexcept {
+  /// Adds the buffers of a receive pool that it keeps, and gives how many these are. Throws
+  /// `std::bad_alloc`.
+  std::size_t leases(std::vector<const Buffer*>& into) {
     std::size_t count = 0;
     const Buffer* last = nullptr;  // several segments in a row may be of one
     for (std::uint32_t i = 0; i < count_; ++i) {
       const BufferRef& buffer = (*this)[i].buffer;
-      if (buffer && &*buffer != last && buffer->is_lease()) ++count;
-      last = buffer ? &*buffer : nullptr;
+      const Buffer* const one = buffer ? &*buffer : nullptr;
+      if (one != nullptr && one != last && one->is_lease()) {
+        into.push_back(one);
+        ++count;
+      }
+      last = one;
     }
     return count;
   }

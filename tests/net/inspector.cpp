@@ -180,6 +180,42 @@ TEST_CASE("connections are shown with their state, marks and bytes, and with the
   });
 }
 
+namespace {
+
+/// Keeps what it reads.
+Task<> keep_all(TcpConnection conn, std::vector<Chunk>& kept) {
+  co_await conn.send("x");
+  while (Chunk chunk = co_await conn.read()) {
+    kept.push_back(std::move(chunk));
+    co_await conn.send("x");
+  }
+}
+
+}  // namespace
+
+TEST_CASE("buffers that a program keeps are told with the read that gave them") {
+  for_each_engine([](Engine engine) {
+    const Inspector inspector({.address = loopback()});
+    ServerOptions options = server_options(engine);
+    options.loop.name = "keeping";
+    ServerThread serving(std::move(options), [](TcpConnection conn) -> Task<> {
+      std::vector<Chunk> own;
+      co_await keep_all(std::move(conn), own);
+    });
+    Peer peer = serving.connect();
+    for (int i = 0; i < 3; ++i) {
+      CHECK(peer.receive_exactly(1) == "x");  // it reads now
+      peer.send("kept");
+    }
+    CHECK(peer.receive_exactly(1) == "x");
+    const std::string loops = line_with(get(inspector, "/loops"), " keeping ");
+    CHECK(has(loops, "3  3 read by keep_all at "));
+    CHECK(has(loops, "tests/net/inspector.cpp:"));
+    CHECK(
+        has(get(inspector, "/loops", "application/json"), R"("kept_by":"3 read by keep_all at )"));
+  });
+}
+
 TEST_CASE("what is no request is refused, and several may come over one connection") {
   const Inspector inspector({.address = loopback()});
   const auto ask = [&](std::string_view text) {
