@@ -100,9 +100,9 @@ TEST_CASE("of a generator it is shown where it waited, of what is no coroutine o
     std::string events;
     CHECK(eventually([&] { return has(events = get(inspector, "/events"), " ended\n"); }));
     CAPTURE(events);
-    CHECK(has_in_order(events, {" resumed in count_with_waits at ",
-                                "inspector_events.cpp:", " resumed in await_both at ", " resumed\n",
-                                " resumed in await_both at ", " ended\n"}));
+    CHECK(has_in_order(
+        events, {" resumed in ", "count_with_waits at ", "inspector_events.cpp:", " resumed in ",
+                 "await_both at ", " resumed\n", " resumed in ", "await_both at ", " ended\n"}));
     CHECK(!has(events, "\\x"));
     inspected.thread.stop();
   });

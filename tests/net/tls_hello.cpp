@@ -63,14 +63,6 @@ struct NobodyAsks final : weir::detail::Inbox::Source {
   void input_wanted() noexcept override {}
 };
 
-Task<> make_ten_steps(weir::detail::HandshakeGate& gate, int& steps) {
-  for (int i = 0; i < 10; ++i) {
-    Semaphore::Permit permit = co_await gate.enter();
-    ++steps;
-    gate.leave(std::move(permit));
-  }
-}
-
 }  // namespace
 
 TEST_CASE("a handshake that nobody works on takes in 64 KiB, and then wants no more") {
@@ -87,22 +79,6 @@ TEST_CASE("a handshake that nobody works on takes in 64 KiB, and then wants no m
     }
     CHECK(handshake->full());
     co_return;
-  });
-}
-
-TEST_CASE("two steps of handshakes are made in a turn of the loop") {
-  on_each_engine([]() -> Task<> {
-    EventLoop& loop = EventLoop::current();
-    weir::detail::HandshakeGate gate(loop);
-    int steps = 0;
-    const std::uint64_t before = loop.metrics().turns;
-    TaskGroup group;
-    group.spawn(make_ten_steps(gate, steps));
-    group.spawn(make_ten_steps(gate, steps));
-    CHECK(steps == 2);
-    co_await group.join();
-    CHECK(steps == 20);
-    CHECK(loop.metrics().turns - before >= 20 / 2 - 1);
   });
 }
 
