@@ -197,7 +197,10 @@ void EventLoop::become_parents() noexcept {
   new (&calls_) detail::List<Call>;  // they lie on the stacks of who called
   renew_lock();
   mailbox_->become_parents();
-  if (in_loop_thread()) return;
+  if (in_loop_thread()) {
+    mailbox_->knock();  // it neither sleeps nor serves any more, but says whose it is
+    return;
+  }
   running_.store(false, std::memory_order_relaxed);
   visitor_ = {};
 }
@@ -328,6 +331,7 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
   const bool knocked = mailbox_->take_knock();  // first: what was posted before it runs before it
   metrics_.posted += mailbox_->run(*this);
   if (knocked) {
+    if (of_parent_ && !ending_) engine_->attach();  // throws
     answer_calls();
     if (!of_parent_) take_woken();  // the last of them may be half in their list
   }
@@ -349,6 +353,9 @@ TimePoint EventLoop::deadline_in(Duration delay) noexcept {
   }
   watch_.end();
   if (is_over(done) || has_ready() || !mailbox_->fall_asleep()) {
+    if (of_parent_ && !ending_) [[unlikely]] {
+      engine_->attach();  // throws
+    }
     engine_->wait(TimePoint::min());
   } else {
     engine_->wait(timers_.next());

@@ -13,6 +13,8 @@
 #include <memory>
 #include <optional>
 #include <semaphore>
+#include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -40,7 +42,51 @@ int end_of_child(Thing& thing) {
   return status;
 }
 
+/// Forks in a task of the loop; the child goes on with that task as if it were the parent. Gives
+/// how the child ends: 0 once the loop says whose it is.
+template <class Next>
+int end_of_child_that_goes_on(EventLoop& loop, Next next) {
+  pid_t child = -1;
+  const auto body = [&]() -> Task<> {
+    auto [here, there] = stream_pair();
+    child = ::fork();
+    if (child == 0) {
+      ::alarm(60);
+      co_await next();
+    }
+    co_await here.send("one");
+    const Chunk answer = co_await there.read_exactly(3);
+    CHECK(answer.view() == "one");
+  };
+  try {
+    loop.run_until_complete(body());
+  } catch (const std::logic_error& error) {
+    if (child != 0) throw;
+    const std::string_view text = error.what();
+    ::_exit(text.find("another process, before a fork") == std::string_view::npos ? 1 : 0);
+  } catch (...) {
+    if (child != 0) throw;
+    ::_exit(3);
+  }
+  if (child == 0) ::_exit(2);
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return status;
+}
+
 }  // namespace
+
+TEST_CASE("a loop that goes on in a child of a fork says there whose it is, and serves nobody") {
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    EventLoop loop(server_options(engine).loop);
+    const auto sleeps = []() -> Task<> { co_await sleep(1ms); };
+    CHECK(end_of_child_that_goes_on(loop, sleeps) == 0);
+    const auto yields = []() -> Task<> {
+      for (;;) co_await yield();
+    };
+    CHECK(end_of_child_that_goes_on(loop, yields) == 0);
+  });
+}
 
 TEST_CASE(
     "a child of a fork that destroys its parent's server and loop leaves both to the parent") {
