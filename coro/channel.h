@@ -27,7 +27,7 @@ class Channel {
 
   struct Nothing {};
   /// An item on its way, made before anything else changes, so that what may fail fails first.
-  struct Item : std::conditional_t<(alignof(T) <= 16), detail::FrameAllocated, Nothing> {
+  struct Item : std::conditional_t<(alignof(T) <= 16), detail::RecycledAllocated, Nothing> {
     template <class... Args>
     explicit Item(std::in_place_t, Args&&... args) : value(std::forward<Args>(args)...) {}
 

@@ -122,6 +122,8 @@ void prepare_frame_cache() noexcept {
   if (!cache.owned) own_cache();
 }
 
+void leave_uncounted(std::int64_t blocks) noexcept { count(-blocks); }
+
 std::int64_t live_frames() noexcept {
   return cache.live + live_of_ended_threads.load(std::memory_order_relaxed);
 }

@@ -20,10 +20,27 @@ void prepare_frame_cache() noexcept;
 /// Tests compare it before and after a case.
 std::int64_t live_frames() noexcept;
 
+/// Takes so many blocks out of that count, or, below zero, back in.
+void leave_uncounted(std::int64_t blocks) noexcept;
+
 /// For a base class of whatever is to live in the recycling allocator.
 struct FrameAllocated {
   static void* operator new(std::size_t bytes) { return allocate_frame(bytes); }
   static void operator delete(void* block, std::size_t bytes) noexcept { free_frame(block, bytes); }
+};
+
+/// The same of what is no part of a coroutine or connection, and may outlive all of them:
+/// `live_frames` does not count it.
+struct RecycledAllocated {
+  static void* operator new(std::size_t bytes) {
+    void* block = allocate_frame(bytes);
+    leave_uncounted(1);
+    return block;
+  }
+  static void operator delete(void* block, std::size_t bytes) noexcept {
+    leave_uncounted(-1);
+    free_frame(block, bytes);
+  }
 };
 
 }  // namespace weir::detail

@@ -771,6 +771,21 @@ TEST_CASE("a world that never comes to an end is given up after so many steps") 
   CHECK_MESSAGE(events == 3 + 3, text);
 }
 
+TEST_CASE("what is left in a channel that the scenario shares with its hosts is no leak") {
+  const auto say = [](Channel<std::string>& to) -> Task<> {
+    (void)to.try_send("first");
+    const bool sent = co_await to.send("second");
+    CHECK(sent);
+  };
+  sim::World world;
+  auto& said = world.make<Channel<std::string>>(3);
+  world.add_host("10.0.0.1").spawn(say(said));
+  world.run_for(1s);
+  world.finish();
+  CHECK(said.size() == 2);
+  CHECK(said.try_receive() == "first");
+}
+
 TEST_CASE("a world notices descriptors and leases that outlive their host") {
   std::optional<Socket> kept;
   std::string text = failure_of([&kept] {
