@@ -172,6 +172,12 @@ class Place {
 template <class A>
 class AwaiterThere;
 
+template <class A>
+concept HasAwaiterCalls = requires(A& a) {
+  a.await_ready();
+  a.await_resume();
+};
+
 /// For a promise whose coroutine is to be seen where it waits.
 struct Placed {
   Place place;
@@ -183,6 +189,10 @@ struct Placed {
       PlaceInSource where = __builtin_source_location()) noexcept {
     using Awaited = std::remove_cvref_t<A>;
     constexpr bool is_awaiter = !HasMemberCoAwait<A> && !HasFreeCoAwait<A>;
+    static_assert(
+        !is_awaiter || HasAwaiterCalls<Awaited>,
+        "weir: this cannot be awaited. A Task is moved, co_await std::move(task), or "
+        "awaited where it is made; of anything else it is a call that gives what to await");
     place.set(where);
     if constexpr (!is_awaiter || !kTellsByType<Awaited>) place.set_awaited(awaited);
     if constexpr (is_awaiter) {
