@@ -56,7 +56,9 @@ void check_service(std::string_view name, std::string_view service) {
 detail::NameQuery split(const std::string& name) {
   if (name.find('\0') != std::string::npos) reject(name, "there is a NUL in it");
   const std::size_t colon = name.rfind(':');
-  if (colon == std::string::npos || colon + 1 == name.size()) reject(name, "the port is missing");
+  if (colon == std::string::npos || colon + 1 == name.size() || name.ends_with(']')) {
+    reject(name, "the port is missing");
+  }
   if (colon == 0) reject(name, "the host is missing");
   detail::NameQuery query;
   query.name = name;

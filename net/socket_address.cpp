@@ -128,7 +128,7 @@ SocketAddress SocketAddress::parse(std::string_view text) {
   if (text.find('\0') != std::string_view::npos) reject(text, "there is a NUL in it");
   if (text.starts_with("unix:")) return SocketAddress(parse_unix(text, text.substr(5)));
   const std::size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos) reject(text, "the port is missing");
+  if (colon == std::string_view::npos || text.ends_with(']')) reject(text, "the port is missing");
   const std::uint16_t port = parse_port(text, text.substr(colon + 1));
   const std::string_view host = text.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) {

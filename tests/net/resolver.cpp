@@ -159,6 +159,7 @@ TEST_CASE("a text that is no host and port is an invalid argument that shows it"
       CHECK_THROWS_AS((void)co_await connect(text), std::invalid_argument);
     }
     CHECK((co_await text_of_failure("localhost:99999")).find("99999") != std::string::npos);
+    CHECK((co_await text_of_failure("[::1]")).find("the port is missing") != std::string::npos);
   });
 }
 

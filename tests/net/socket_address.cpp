@@ -48,6 +48,10 @@ TEST_CASE("a scope may be the name of an interface") {
   CHECK(address != SocketAddress::parse("[fe80::1]:80"));
 }
 
+TEST_CASE("an IPv6 address in brackets without a port is told that the port is missing") {
+  CHECK(refusal_of("[::1]").find("the port is missing") != std::string::npos);
+}
+
 TEST_CASE("a bad address is refused with a message that names it") {
   for (const char* text : {"",
                            ":",
