@@ -23,6 +23,7 @@ struct InspectorOptions {
 ///   what, and for how long;
 /// - `/connections`: state, bytes unread, pending and sent, marks, and whether they are paused;
 /// - `/loops`: counters of each, and which does not answer, and for how long its turn lasts;
+/// - `/events`: what came last on each loop;
 /// - `/metrics`: counters and histograms of loops and servers in Prometheus' text format, 0.0.4;
 /// - `/`: all of it for a person, as one page of HTML.
 /// A loop that does not answer within 100 ms is shown as stuck, with what is known from outside:
@@ -30,10 +31,11 @@ struct InspectorOptions {
 /// signal (docs/debugging.md).
 /// Simulated loops are not shown. It serves 16 clients at a time, each for ten idle seconds.
 ///
-/// While there is one, SIGQUIT does not end the process but has what `/loops`, `/connections` and
-/// `/tasks` show written to the log, at level warning, by the inspector's thread. Not where the
-/// program has a handler for SIGQUIT or ignores it, nor while it waits for it by `Signals` or
-/// `signal`, nor in a simulated world. With the last inspector the default action is back.
+/// While there is one, SIGQUIT does not end the process but has what `/loops`, `/connections`,
+/// `/tasks` and `/events` show written to the log, at level warning, by the inspector's thread. Not
+/// where the program has a handler for SIGQUIT or ignores it, nor while it waits for it by
+/// `Signals` or `signal`, nor in a simulated world. With the last inspector the default action is
+/// back.
 ///
 /// With WEIR_INSPECT=ADDRESS (`unix:/path`, `127.0.0.1:port`) in the environment the first loop
 /// that runs starts one that lives as long as the process; that it cannot be is logged.

@@ -41,8 +41,9 @@ struct ConnectOptions {
 /// `co_await connect("host:port")` resolves the name and tries its addresses by RFC 8305 (Happy
 /// Eyeballs): IPv6 and IPv4 in turn, the next one started when `attempt_delay` has passed or a try
 /// failed; the first that connects wins and the others are closed. Throws the last error if none
-/// does, `std::errc::timed_out` after `timeout`. "unix:/path" too. Dropping it closes what is
-/// under way.
+/// does, `std::errc::timed_out` after `timeout`. "unix:/path" too: a name that a peer gives is to
+/// be looked at before, or it reaches the sockets of this machine. Dropping it closes what is under
+/// way.
 [[nodiscard]] Task<TcpConnection> connect(std::string name, ConnectOptions options = {});
 
 /// The same for addresses at hand.

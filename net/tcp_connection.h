@@ -61,9 +61,11 @@ class TcpConnection : public detail::ByteCalls<TcpConnection> {
   /// sends, and waits like them. The descriptor is duplicated: it may be closed after the call,
   /// before this is awaited. Of the file no more is in memory than the socket takes just now. A
   /// file that turns out shorter breaks the connection (`std::errc::io_error`), because the
-  /// peer was promised more. Throws `std::errc::invalid_seek` for what is neither a regular file
-  /// nor a block device: nobody knows when it has its bytes. Throws `std::invalid_argument` for an
-  /// end beyond 2^63 - 1, which no file has.
+  /// peer was promised more. The call itself, also where it stands in `as_tuple`, throws
+  /// `std::errc::invalid_seek` for what is neither a regular file nor a block device (nobody knows
+  /// when it has its bytes), the error of dup(2) for want of descriptors, and
+  /// `std::invalid_argument` for a number that is none of a descriptor or an end beyond 2^63 - 1,
+  /// which no file has.
   detail::SendAwaiter send_file(int file, std::uint64_t offset, std::size_t length);
 
   /// Starts to end the connection in the background, within `ConnectionOptions::linger`: flushes,
