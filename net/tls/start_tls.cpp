@@ -4,6 +4,7 @@
 #include <weir/net/tls/start_tls.h>
 #include <weir/net/tls/tls_transform.h>
 
+#include <cerrno>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -23,6 +24,10 @@ Task<> upgrade(TcpConnection& connection, std::shared_ptr<detail::HandshakeFacto
     co_await connection.flush();
     of = detail::ConnectionAccess::of(connection);
   } while (of != nullptr && of->transmitter().in_flight());
+  // Nothing of a handshake would go out any more.
+  if (of != nullptr && of->outbox().level().has(detail::OutboxLevel::kEnding)) {
+    detail::throw_failure(EPIPE);
+  }
   co_await detail::secure(connection, std::move(factory), std::move(name));
 }
 

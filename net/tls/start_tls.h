@@ -20,9 +20,10 @@ struct StartTlsOptions {
 /// the context's side (STARTTLS, RFC 3207). What is unread is taken for TLS: nothing that was
 /// slipped in before counts as protected. Nobody may read or send until it has returned. Throws
 /// `std::system_error` (`tls_category`, or what broke the connection, or `errc::deadline`), after
-/// which the connection is of no use; `std::invalid_argument` for a client that is to verify a
-/// server without a name, `std::logic_error` where somebody reads or TLS is spoken already.
-/// Dropping it breaks the connection off.
+/// which the connection is of no use, and `std::errc::broken_pipe` where it was closed or shut down
+/// before; `std::invalid_argument` for a client that is to verify a server without a name,
+/// `std::logic_error` where somebody reads or TLS is spoken already. Dropping it breaks the
+/// connection off.
 [[nodiscard]] Task<> start_tls(TcpConnection& connection, const TlsContext& context,
                                StartTlsOptions options = {});
 

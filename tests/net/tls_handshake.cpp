@@ -541,6 +541,22 @@ TEST_CASE("STARTTLS takes nothing that was slipped in before for protected") {
   });
 }
 
+TEST_CASE("start_tls on a connection that was closed or shut down before fails at once") {
+  on_each_engine([]() -> Task<> {
+    const TlsContext context = server_context();
+    for (const bool closes : {true, false}) {
+      auto [conn, plain] = connect_pair();
+      if (closes) {
+        conn.close();
+      } else {
+        co_await conn.shutdown();
+      }
+      const auto [error, nothing] = co_await as_tuple(start_tls(conn, context));
+      CHECK(error == std::errc::broken_pipe);
+    }
+  });
+}
+
 TEST_CASE("what others send in the turn in which start_tls goes on is protected, and whole") {
   on_each_engine([]() -> Task<> {
     Linked pair = link_pair();
