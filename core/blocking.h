@@ -5,6 +5,7 @@
 #include <weir/coro/locals.h>
 #include <weir/coro/result.h>
 #include <weir/coro/scheduler.h>
+#include <weir/coro/task.h>
 
 #include <cstddef>
 #include <memory>
@@ -71,6 +72,10 @@ class BlockingJob final : public Work {
 /// See `blocking`.
 template <class Function>
 class [[nodiscard("co_await it")]] BlockingAwaiter {
+  static_assert(!TaskFunction<Function>,
+                "weir: blocking calls a function on a thread without a loop, and a coroutine would "
+                "not run there. Await it, or run it on another loop: on(loop, …)");
+
   using Job = BlockingJob<Function>;
 
  public:

@@ -92,8 +92,12 @@ void describe(LogLine& to, const FlightRecorder::Event& event, Places& places) {
       write_task(to, event);
       to << " resumed";
       if (const auto place = places.of(event)) {
-        to << " in " << function_name(place->function_name()) << " at " << place->file_name() << ":"
-           << place->line();
+        if (only_hands_on(place->file_name())) {
+          to << " in an operand";
+        } else {
+          to << " in " << function_name(place->function_name()) << " at " << place->file_name()
+             << ":" << place->line();
+        }
       }
       return;
     case Kind::began:

@@ -465,9 +465,11 @@ def event_words(kind, more, what):
     if kind in TASK_EVENTS:
         words = (f"task {more:x}" if more else "what is in no task") + " " + TASK_EVENTS[kind]
         try:
-            if what != 0:
-                words += f" in {function_name(text_at(unsigned(what + 8)))} at {text_at(unsigned(what))}:"
-                words += str(unsigned(what + 16, 4))
+            file = text_at(unsigned(what)) if what != 0 else ""
+            if file.endswith(HELPERS):
+                words += " in an operand"
+            elif what != 0:
+                words += f" in {function_name(text_at(unsigned(what + 8)))} at {file}:{unsigned(what + 16, 4)}"
         except gdb.MemoryError:
             words = words.partition(" in ")[0]
         return words

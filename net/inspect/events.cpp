@@ -1,4 +1,5 @@
 #include <weir/core/flight_words.h>
+#include <weir/core/survey.h>
 #include <weir/net/inspect/render.h>
 #include <weir/net/inspect/text.h>
 
@@ -55,7 +56,10 @@ std::string as_json(const Event& event, std::uint32_t age, Places& places) {
       LogLine task;
       write_task(task, event);
       text += ",\"task\":" + json_string(task);
-      if (const auto place = places.of(event)) {
+      const auto place = places.of(event);
+      if (place && only_hands_on(place->file_name())) {
+        text += R"(,"function":"an operand")";
+      } else if (place) {
         text += ",\"function\":" + json_string(function_name(place->function_name())) +
                 ",\"file\":" + json_string(place->file_name()) +
                 ",\"line\":" + std::to_string(place->line());
