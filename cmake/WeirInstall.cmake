@@ -26,7 +26,7 @@ if(TARGET weir::tls)
     DESTINATION "${weir_cmake_dir}")
 endif()
 
-install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint"
+install(PROGRAMS "${PROJECT_SOURCE_DIR}/lint/weir-lint" "${PROJECT_SOURCE_DIR}/packaging/new/weir-new"
                  "${PROJECT_SOURCE_DIR}/viewer/weir-sim-view" DESTINATION "${CMAKE_INSTALL_BINDIR}")
 
 install(FILES "${PROJECT_SOURCE_DIR}/doctor/weir-gdb.py"

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,33 @@ def check_hardening(program, library):
     print("passed: hardening")
 
 
+def check_new_project(prefix, work):
+    """What weir-new writes builds, without a warning, passes its test, and answers."""
+    new = prefix / "bin" / "weir-new"
+    told = run(new, "line-server", cwd=work)
+    project = work / "line-server"
+    if not told.startswith("cmake -S line-server "):
+        sys.exit(f"FAILED: weir-new does not say how to go on: {told}")
+    for refused in ("line-server", "../elsewhere", ""):  # the first is there
+        if subprocess.run([new, refused], cwd=work, stderr=subprocess.DEVNULL, check=False).returncode != 1:
+            sys.exit(f"FAILED: weir-new takes the name '{refused}'")
+    run(prefix / "bin" / "weir-lint", project)
+    run("cmake", "-S", project, "-B", project / "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}",
+        f"-DCMAKE_CXX_FLAGS={' '.join(WARNINGS)}")
+    run("cmake", "--build", project / "build")
+    run("ctest", "--test-dir", project / "build", "--output-on-failure", "--no-tests=error")
+    with subprocess.Popen([project / "build" / "line-server", "127.0.0.1:0"], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as server:
+        port = server.stdout.readline().rpartition(":")[2]
+        with socket.create_connection(("127.0.0.1", int(port))) as client:
+            client.sendall(b"hello\n")
+            answer = client.makefile().readline()
+        server.terminate()
+        if answer != "you said hello\n" or server.wait() != 0:
+            sys.exit(f"FAILED: the new project's server says {answer!r}, and ends with {server.returncode}")
+    print("passed: a new project")
+
+
 def main(work):
     compilers = [compiler for compiler in ("g++", "clang++-19") if shutil.which(compiler)]
     if len(compilers) == 1:
@@ -74,7 +102,7 @@ def main(work):
     built = re.search(r"--target (.*)", README.read_text(encoding="utf-8"))[1].split()
     files = [*prefix.glob("bin/*"), *prefix.rglob("lib*.a")]
     run(prefix / "bin" / "weir-lint", SOURCE / "examples")  # a script, which nobody builds
-    for script in ("weir-lint", "weir-sim-view"):
+    for script in ("weir-lint", "weir-new", "weir-sim-view"):
         files.remove(prefix / "bin" / script)
     built.append("weir-top")  # weir-doctor brings it along, where ncurses is
     missing = {file.stem.removeprefix("lib").replace("-tls", "_tls") for file in files} - set(built)
@@ -95,6 +123,8 @@ def main(work):
             check(name, build_with_cmake(
                 work / f"{compiler}-{standard}", f"-DCMAKE_PREFIX_PATH={prefix}",
                 f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CXX_STANDARD={standard}"))
+
+    check_new_project(prefix, work)
 
     pc_files = list(prefix.rglob("weir.pc"))
     flags = run("pkg-config", "--cflags", "--libs", "weir",
