@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../../examples/adapters/postgres.h"
+#include "../../examples/adapters/postgres_pipeline.h"
 #include "example.h"
 #include "service.h"
 
@@ -70,13 +71,15 @@ std::string value_of(const adapters::PostgresResult& result, int column = 0) {
   return PQgetvalue(result.get(), 0, column);
 }
 
-Task<std::string> one_value(adapters::Postgres& postgres, std::string sql) {
+template <class Postgres>
+Task<std::string> one_value(Postgres& postgres, std::string sql) {
   const adapters::PostgresResult result = co_await postgres.query(sql);
   co_return value_of(result);
 }
 
 /// The SQL state of what it throws.
-Task<std::string> failure(adapters::Postgres& postgres, std::string sql) {
+template <class Postgres>
+Task<std::string> failure(Postgres& postgres, std::string sql) {
   std::string state = "none";
   try {
     (void)co_await postgres.query(sql);
@@ -86,7 +89,8 @@ Task<std::string> failure(adapters::Postgres& postgres, std::string sql) {
   co_return state;
 }
 
-Task<> double_it(adapters::Postgres& postgres, int number, std::set<std::string>& backends) {
+template <class Postgres>
+Task<> double_it(Postgres& postgres, int number, std::set<std::string>& backends) {
   const std::vector<std::string> parameters = {std::to_string(number)};
   const adapters::PostgresResult result =
       co_await postgres.query("SELECT $1::int * 2, pg_backend_pid()", parameters);
@@ -188,6 +192,85 @@ TEST_CASE("errors of SQL leave the connection, a transaction and an end of the s
     CHECK(again == "1");
     const std::string idle_again = co_await one_value(idle, "SELECT 1");
     CHECK(idle_again == "1");
+  });
+}
+
+TEST_CASE("two hundred statements are under way in one connection, and errors are their own") {
+  const std::string program = PostgresServer::program();
+  if (program.empty()) return;
+  PostgresServer server(program);
+  on_each_kernel_engine("libpq has sockets of its own", [&]() -> Task<> {
+    const std::size_t descriptors = count_descriptors();
+    {
+      adapters::PostgresPipeline postgres(server.info());
+      std::set<std::string> backends;
+      std::string state;
+      TaskGroup queries;
+      for (int i = 0; i < 200; ++i) {
+        queries.spawn(double_it(postgres, i, backends));
+        if (i != 100) continue;
+        queries.spawn([&]() -> Task<> { state = co_await failure(postgres, "SELECT 1/0"); });
+      }
+      co_await queries.join();
+      CHECK(backends.size() == 1);
+      CHECK(state == "22012");
+
+      // Much in both directions at once.
+      const std::string much(300'000, 'x');
+      int whole = 0;
+      for (int i = 0; i < 20; ++i) {
+        queries.spawn([&]() -> Task<> {
+          const std::vector<std::string> parameters = {much};
+          const auto result = co_await postgres.query("SELECT $1::text", parameters);
+          if (value_of(result) == much) ++whole;
+        });
+      }
+      co_await queries.join();
+      CHECK(whole == 20);
+
+      // Who is dropped has his statement done, and nobody else gets its result.
+      (void)co_await postgres.query("CREATE TEMPORARY TABLE told (number int)");
+      {
+        TaskGroup dropped;
+        for (int i = 0; i < 5; ++i) dropped.spawn(postgres.query("INSERT INTO told VALUES (1)"));
+        co_await yield();
+      }
+      const std::string told = co_await one_value(postgres, "SELECT count(*) FROM told");
+      CHECK(told == "5");
+    }
+    CHECK(count_descriptors() == descriptors);
+  });
+}
+
+TEST_CASE("what is under way in a pipeline ends with its connection, and later statements too") {
+  const std::string program = PostgresServer::program();
+  if (program.empty()) return;
+  PostgresServer server(program);
+  on_each_kernel_engine("libpq has sockets of its own", [&]() -> Task<> {
+    adapters::Postgres onlooker(server.info(), 1);
+    adapters::PostgresPipeline copying(server.info());
+    const std::string copy = co_await failure(copying, "COPY pg_class TO STDOUT");
+    CHECK(copy.empty());
+    const std::string after = co_await failure(copying, "SELECT 1");
+    CHECK(after.empty());
+
+    adapters::PostgresPipeline postgres(server.info());
+    std::string first;
+    std::string second;
+    TaskGroup waiting;
+    waiting.spawn([&]() -> Task<> { first = co_await failure(postgres, "SELECT pg_sleep(600)"); });
+    waiting.spawn([&]() -> Task<> { second = co_await failure(postgres, "SELECT 1"); });
+    co_await until_running(onlooker, "1");
+    server.stop();
+    co_await waiting.join();
+    CHECK(first.empty());
+    CHECK(second.empty());
+    const std::string later = co_await failure(postgres, "SELECT 1");
+    CHECK(later.empty());
+    adapters::PostgresPipeline never(server.info());
+    const std::string nobody = co_await failure(never, "SELECT 1");
+    CHECK(nobody.empty());
+    server.start();
   });
 }
 
