@@ -72,26 +72,27 @@ class Redis {
   struct Answer {
     weir::Event done = {};
     std::shared_ptr<Answer> until_replied = {};
-    RedisReply reply = {.type = REDIS_REPLY_ERROR, .text = "redis: the connection has ended"};
+    RedisReply reply = {};
   };
-  static RedisReply copy_of(const redisReply& from) {
-    RedisReply reply = {.type = from.type, .integer = from.integer};
-    if (from.str != nullptr) reply.text.assign(from.str, static_cast<std::size_t>(from.len));
-    for (auto* of : std::span(from.element, from.elements)) reply.elements.push_back(copy_of(*of));
-    return reply;
+  static constexpr char kEnded[] = "redis: the connection has ended";
+  static void copy(const redisReply& from, RedisReply& to) {
+    to = {.type = from.type, .integer = from.integer};
+    if (from.str != nullptr) to.text.assign(from.str, static_cast<std::size_t>(from.len));
+    for (auto* of : std::span(from.element, from.elements)) copy(*of, to.elements.emplace_back());
   }
   static void on_reply(redisAsyncContext* /*context*/, void* reply, void* data) {
     const auto answer = std::move(static_cast<Answer*>(data)->until_replied);
-    if (reply != nullptr) answer->reply = copy_of(*static_cast<redisReply*>(reply));
+    if (reply == nullptr) answer->reply = {.type = REDIS_REPLY_ERROR, .text = kEnded};
+    if (reply != nullptr) copy(*static_cast<redisReply*>(reply), answer->reply);
     answer->done.set();
   }
   static void on_message(redisAsyncContext* /*context*/, void* reply, void* data) {
     auto& messages = *static_cast<weir::Channel<std::string>*>(data);
-    const auto* got = static_cast<const redisReply*>(reply);
-    if (got != nullptr && copy_of(*got->element[0]).text != "message") return;
-    if (got == nullptr || !messages.try_send(copy_of(*got->element[2]).text)) messages.close();
+    RedisReply got;
+    if (reply != nullptr) copy(*static_cast<redisReply*>(reply), got);
+    if (reply != nullptr && got.elements[0].text != "message") return;
+    if (reply == nullptr || !messages.try_send(std::move(got.elements[2].text))) messages.close();
   }
-
   void want(int more, int less) {
     watched_.watch(context_->c.fd, events_ = (events_ | more) & ~less);
   }
@@ -101,18 +102,17 @@ class Redis {
     if (context_ != nullptr && (revents & POLLOUT) != 0) redisAsyncHandleWrite(context_);
   }
   void send(const std::vector<std::string>& words, redisCallbackFn* callback, void* data) {
-    std::vector<const char*> texts;
-    std::vector<std::size_t> sizes;
-    for (const std::string& word : words) texts.push_back(word.data());
-    for (const std::string& word : words) sizes.push_back(word.size());
-    const auto n = static_cast<int>(words.size());
-    if (context_ == nullptr ||
-        redisAsyncCommandArgv(context_, callback, data, n, texts.data(), sizes.data()) != REDIS_OK)
-      throw std::runtime_error(Answer().reply.text);
+    text_ = '*' + std::to_string(words.size()) + "\r\n";  // hiredis' own takes four times as long
+    for (const std::string& word : words)
+      ((text_ += '$') += std::to_string(word.size())).append("\r\n").append(word).append("\r\n");
+    if (context_ == nullptr || redisAsyncFormattedCommand(context_, callback, data, text_.data(),
+                                                          text_.size()) != REDIS_OK)
+      throw std::runtime_error(kEnded);
   }
 
   redisAsyncContext* context_ = nullptr;
   int events_ = 0;
+  std::string text_;
   std::vector<Messages> subscriptions_;
   Watched watched_{[this](int, int revents) { act(revents); }, [] {}};
 };
