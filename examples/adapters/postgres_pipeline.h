@@ -82,14 +82,15 @@ class PostgresPipeline {
   /// Of each statement come its result, a null pointer and PGRES_PIPELINE_SYNC.
   bool take_results() {
     while (!answers_.empty() && PQisBusy(connection_.get()) == 0) {
-      PostgresResult result(PQgetResult(connection_.get()), &PQclear);
-      const ExecStatusType status = PQresultStatus(result.get());
-      if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT) return false;
+      PGresult* result = PQgetResult(connection_.get());
+      const ExecStatusType status = PQresultStatus(result);
       if (status == PGRES_PIPELINE_SYNC) {
+        PQclear(result);
         answers_.front()->done.set();
         answers_.pop_front();
       } else if (result != nullptr) {
-        answers_.front()->result = std::move(result);
+        answers_.front()->result.reset(result, &PQclear);
+        if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT) return false;
       } else if (PQstatus(connection_.get()) == CONNECTION_BAD) {
         return false;
       }

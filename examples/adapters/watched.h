@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -41,10 +42,12 @@ class Watched {
 
   /// Sets the alarm anew; a negative delay: there is none.
   void wake_in(std::chrono::milliseconds delay) {
-    sleeping_.reset();
-    if (delay.count() < 0) return;
+    alarm_at_.reset();
+    if (delay.count() < 0) return;  // who sleeps finds nothing to do
+    alarm_at_ = weir::EventLoop::current().now() + delay;
+    if (sleeps_until_ <= *alarm_at_) return;  // looks then, and sleeps on
     sleeping_ = std::make_unique<weir::TaskGroup>();
-    sleeping_->spawn(await_alarm(delay));
+    sleeping_->spawn(await_alarm());
   }
 
  private:
@@ -65,15 +68,23 @@ class Watched {
     }
   }
 
-  weir::Task<> await_alarm(std::chrono::milliseconds delay) {
-    co_await weir::sleep(delay);
-    co_await weir::yield();  // of a delay of 0 too: a turn of its own
-    alarm_();
+  weir::Task<> await_alarm() {
+    while (alarm_at_) {
+      sleeps_until_ = *alarm_at_;
+      co_await weir::sleep_until(sleeps_until_);
+      co_await weir::yield();  // of a delay of 0 too: a turn of its own
+      if (!alarm_at_ || *alarm_at_ > sleeps_until_) continue;
+      alarm_at_.reset();
+      alarm_();
+    }
+    sleeps_until_ = weir::TimePoint::max();
   }
 
   std::function<void(int, int)> ready_;
   std::function<void()> alarm_;
   std::map<int, Descriptor> descriptors_;
+  std::optional<weir::TimePoint> alarm_at_;
+  weir::TimePoint sleeps_until_ = weir::TimePoint::max();
   std::unique_ptr<weir::TaskGroup> sleeping_;
 };
 
