@@ -49,6 +49,10 @@ class Watched {
     sleeping_ = std::make_unique<weir::TaskGroup>();
     sleeping_->spawn(await_alarm());
   }
+  /// Sets it only if it would be later, or there is none.
+  void wake_within(std::chrono::milliseconds delay) {
+    if (!alarm_at_ || *alarm_at_ > weir::EventLoop::current().now() + delay) wake_in(delay);
+  }
 
  private:
   struct Descriptor {
