@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <coroutine>
+#include <memory>
 #include <new>
 #include <optional>
 #include <type_traits>
@@ -99,16 +100,27 @@ class HeldAwaitable {
       return *awaitable_;
     } else {
       if (!made_) {
-        ::new (static_cast<void*>(&storage_.awaiter))
-            AwaiterOf<A>(get_awaiter(std::move(*awaitable_)));
+        if constexpr (kIsElsewhere) {
+          auto&& elsewhere = get_awaiter(std::move(*awaitable_));
+          ::new (static_cast<void*>(&storage_.awaiter)) AwaiterType(std::addressof(elsewhere));
+        } else {
+          ::new (static_cast<void*>(&storage_.awaiter))
+              AwaiterType(get_awaiter(std::move(*awaitable_)));
+        }
         made_ = true;
       }
-      return storage_.awaiter;
+      if constexpr (kIsElsewhere) {
+        return *storage_.awaiter;
+      } else {
+        return storage_.awaiter;
+      }
     }
   }
 
   /// As long as it is there.
-  [[nodiscard]] const A* awaitable() const noexcept { return awaitable_ ? &*awaitable_ : nullptr; }
+  [[nodiscard]] const A* awaitable() const noexcept {
+    return awaitable_ ? std::addressof(*awaitable_) : nullptr;
+  }
 
   /// Drops what is awaited, and with it its whole tree of frames.
   void drop() noexcept {
@@ -126,16 +138,18 @@ class HeldAwaitable {
 
  private:
   static constexpr bool kIsAwaiter = !HasMemberCoAwait<A> && !HasFreeCoAwait<A>;
+  /// Its `operator co_await` gives a reference.
+  static constexpr bool kIsElsewhere =
+      !kIsAwaiter && std::is_reference_v<decltype(get_awaiter(std::declval<A>()))>;
+  using AwaiterType = std::conditional_t<kIsElsewhere, AwaiterOf<A>*, AwaiterOf<A>>;
 
   union Storage {
     Storage() noexcept {}
     ~Storage() {}
     char none;
-    AwaiterOf<A> awaiter;
+    AwaiterType awaiter;
   };
   struct NoStorage {};
-
-  using AwaiterType = AwaiterOf<A>;
 
   std::optional<A> awaitable_;
   [[no_unique_address]] std::conditional_t<kIsAwaiter, NoStorage, Storage> storage_;

@@ -27,7 +27,7 @@ struct BranchPromise : Placed {
 /// resumes it, or nullptr once it is done, then what destroys it, then the promise (the Itanium ABI
 /// for coroutines, GCC's and Clang's alike; docs/compilers.md).
 struct BranchFrame {
-  using Function = void (*)(BranchFrame* frame) noexcept;
+  using Function = void (*)(BranchFrame* frame);  // throws what the awaiter lets out
 
   explicit BranchFrame(Function resumes) noexcept : resume(resumes), destroy(resumes) {}
 
@@ -51,15 +51,19 @@ class Junction : public Several {
 
   /// The awaiter that goes on now, or nobody.
   std::coroutine_handle<> finish(std::size_t index, bool with_failure) noexcept {
+    if (closed()) return nullptr;  // it has gone on, or is dropped
     if (first_ == kNone) first_ = index;
-    if (with_failure && failed_ == kNone) {
+    if (with_failure) {
       failed_ = index;
       open_ = 0;
-    } else if (open_ > 0) {
+    } else {
       --open_;
     }
-    return open_ == 0 ? awaiting_ : nullptr;
+    return closed() ? awaiting_ : nullptr;
   }
+
+  /// A branch is dropped: nobody waits for any of them any more.
+  void close() noexcept { open_ = 0; }
 
   void add(BranchPromise& started) noexcept {
     (last_ == nullptr ? started_ : last_->next) = &started;
@@ -126,6 +130,7 @@ class Branch {
 
   void drop() noexcept {
     frame_.resume = nullptr;
+    if (frame_.promise.junction != nullptr) frame_.promise.junction->close();
     if (held_.awaitable() == nullptr) return;
     Scheduler* scheduler = Scheduler::current_or_null();
     if (scheduler == nullptr || frame_.promise.scope.parent() == nullptr) {
@@ -139,9 +144,9 @@ class Branch {
   Result<Value>& result() noexcept { return result_; }
 
  private:
-  static void resumed(BranchFrame* frame) noexcept { whole_of(*frame, &Branch::frame_)->end(); }
+  static void resumed(BranchFrame* frame) { whole_of(*frame, &Branch::frame_)->end(); }
 
-  void await() noexcept {
+  void await() noexcept {  // nobody goes on yet
     if constexpr (kTracesTasks) {
       frame_.promise.place.set(__builtin_source_location());
       frame_.promise.place.set_awaited(*held_.awaitable());
@@ -156,7 +161,7 @@ class Branch {
     end();
   }
 
-  void end() noexcept {
+  void end() {
     try {
       if constexpr (std::is_void_v<Value>) {
         held_.awaiter().await_resume();
@@ -173,7 +178,7 @@ class Branch {
   [[gnu::noinline]] void fail() noexcept { result_.set_exception(std::current_exception()); }
 
   /// The awaiter goes on, if it is to: nothing of this may be there then.
-  void finish() noexcept {
+  void finish() {
     frame_.resume = nullptr;
     held_.drop_awaiter();
     if (Scheduler* scheduler = Scheduler::current_or_null()) {

@@ -8,6 +8,7 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <coroutine>
 #include <stdexcept>
 #include <string>
 #include <variant>
@@ -33,6 +34,66 @@ Task<std::string> text_after(Duration delay, std::string value) {
 }
 
 Task<> hold(Tracer) { co_await sleep(1h); }
+
+/// Resumes whoever waits in the call that sets it, as an awaiter of a program's own may.
+struct AtOnce {
+  struct Awaiter {
+    AtOnce* of;
+    static bool await_ready() noexcept { return false; }
+    void await_suspend(std::coroutine_handle<> handle) const noexcept { of->waiting = handle; }
+    static void await_resume() noexcept {}
+  };
+  Awaiter wait() noexcept { return Awaiter{this}; }
+  void set() const {
+    if (waiting) waiting.resume();
+  }
+  std::coroutine_handle<> waiting;
+};
+
+/// A coroutine of a program's own, which lets exceptions out to whoever resumes it.
+struct LetsOut {
+  struct promise_type {
+    static LetsOut get_return_object() noexcept { return {}; }
+    static std::suspend_never initial_suspend() noexcept { return {}; }
+    static std::suspend_never final_suspend() noexcept { return {}; }
+    static void return_void() noexcept {}
+    static void unhandled_exception() { throw; }
+  };
+};
+
+LetsOut throw_after(AtOnce& one) {
+  co_await when_any(one.wait(), std::suspend_always());
+  throw std::runtime_error("let out");
+}
+
+/// Its awaiter is a part of it, and is awaited there.
+struct AwaitedInside {
+  struct Awaiter {
+    Awaiter() = default;
+    Awaiter(const Awaiter&) = delete;
+    Awaiter& operator=(const Awaiter&) = delete;
+    static bool await_ready() noexcept { return true; }
+    static void await_suspend(std::coroutine_handle<>) noexcept {}
+    int await_resume() const noexcept { return number; }
+    int number = 0;
+  };
+  explicit AwaitedInside(int number) noexcept { awaiter.number = number; }
+  AwaitedInside(AwaitedInside&& other) noexcept { awaiter.number = other.awaiter.number; }
+  Awaiter& operator co_await() && noexcept { return awaiter; }
+  Awaiter awaiter;
+};
+
+struct SetsAtEnd {
+  AtOnce* of;
+  ~SetsAtEnd() { of->set(); }
+};
+
+Task<> hold_and_set(AtOnce& at_end) {
+  const SetsAtEnd sets{&at_end};
+  co_await sleep(1h);
+}
+
+Task<> wait_for(AtOnce& one) { co_await one.wait(); }
 
 }  // namespace
 
@@ -215,6 +276,34 @@ TEST_CASE("when_any and when_all over leaves make no frame") {
     auto both = co_await when_all(sleep(1ms), sleep(2ms));
     (void)both;
     CHECK(during == before + own);
+  };
+  loop.run(body());
+}
+
+TEST_CASE("an operand of when_any that finishes as another is dropped resumes nobody again") {
+  VirtualLoop loop;
+  AtOnce other;
+  int resumed = 0;
+  const auto body = [&]() -> Task<> {
+    const auto winner = co_await when_any(hold_and_set(other), wait_for(other), sleep(1s));
+    ++resumed;
+    CHECK(winner.index() == 2);
+  };
+  loop.run(body());
+  CHECK(resumed == 1);
+}
+
+TEST_CASE("what an awaiter of when_any lets out reaches whoever resumed the operand") {
+  AtOnce one;
+  throw_after(one);
+  CHECK_THROWS_WITH(one.set(), "let out");
+}
+
+TEST_CASE("an operand whose operator co_await gives a reference is awaited where that is") {
+  VirtualLoop loop;
+  const auto body = []() -> Task<> {
+    const auto winner = co_await when_any(AwaitedInside(7), sleep(1s));
+    CHECK(std::get<0>(winner) == 7);
   };
   loop.run(body());
 }
