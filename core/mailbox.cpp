@@ -73,7 +73,7 @@ std::size_t Mailbox::run(Scheduler& loop) {
        item != nullptr; ++count) {
     const std::unique_ptr<Posted> work(std::exchange(item, item->next_));
     try {
-      work->run();
+      if (!of_parent_) work->run();  // the one before may have forked: the rest is the parent's
     } catch (...) {
       loop.report_failure(std::current_exception(), "a posted function");
     }

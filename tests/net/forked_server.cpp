@@ -324,3 +324,27 @@ TEST_CASE("a child has loops and threads of its own, whatever its parent's threa
   CHECK(::waitpid(child, &status, 0) == child);
   CHECK(status == 0);
 }
+
+TEST_CASE("what was posted behind a function that forks runs in the parent alone") {
+  for_each_kernel_engine("it forks", [](Engine engine) {
+    EventLoop loop(server_options(engine).loop);
+    pid_t child = -1;
+    bool ran = false;
+    loop.post([&] {
+      child = ::fork();
+      if (child == 0) ::alarm(60);
+    });
+    loop.post([&] { ran = true; });
+    loop.post([&] { loop.stop(); });
+    try {
+      loop.run();
+    } catch (const std::logic_error&) {
+      if (child != 0) throw;
+    }
+    if (child == 0) ::_exit(ran ? 1 : 0);
+    CHECK(ran);
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+  });
+}
