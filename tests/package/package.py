@@ -72,7 +72,7 @@ def check_new_project(prefix, work):
     project = work / "line-server"
     if not told.startswith("cmake -S line-server "):
         sys.exit(f"FAILED: weir-new does not say how to go on: {told}")
-    for refused in ("line-server", "../elsewhere", ""):  # the first is there
+    for refused in ("line-server", "../elsewhere", "", "test"):  # the first is there
         if subprocess.run([new, refused], cwd=work, stderr=subprocess.DEVNULL, check=False).returncode != 1:
             sys.exit(f"FAILED: weir-new takes the name '{refused}'")
     run(prefix / "bin" / "weir-lint", project)
