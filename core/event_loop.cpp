@@ -394,19 +394,31 @@ Metrics EventLoop::metrics() const noexcept {
 /// Of the receive buffers that are out and with none of the connections, where they were read.
 static void describe_kept(const detail::IoEngine& engine, detail::LoopReport& report) {
   std::sort(report.in_connections.begin(), report.in_connections.end());
-  engine.for_each_lease(&report, [](void* context, const detail::Buffer& buffer) {
-    auto& of = *static_cast<detail::LoopReport*>(context);
+  struct Kept {
+    const std::vector<const detail::Buffer*>& in_connections;
+    std::vector<std::uint64_t> read_at;
+  } kept{report.in_connections, {}};
+  engine.for_each_lease(&kept, [](void* context, const detail::Buffer& buffer) {
+    auto& of = *static_cast<Kept*>(context);
     if (std::binary_search(of.in_connections.begin(), of.in_connections.end(), &buffer)) return;
-    auto line = std::find_if(of.kept.begin(), of.kept.end(), [&](const detail::KeptLine& one) {
-      return one.read_at == buffer.read_at();
-    });
-    if (line == of.kept.end()) line = of.kept.insert(line, {buffer.read_at(), {}, 0});
-    ++line->buffers;
+    of.read_at.push_back(buffer.read_at());
   });
   report.in_connections.clear();
-  for (detail::KeptLine& line : report.kept) {
-    if (line.read_at != 0) line.where = detail::place_at(line.read_at).value_or(line.where);
+  std::sort(kept.read_at.begin(), kept.read_at.end());
+  // Promises that are not the library's begin with anything: what is no place of any is one line.
+  detail::KeptLine unknown{detail::KeptLine::kUnknown, {}, 0};
+  for (auto at = kept.read_at.begin(); at != kept.read_at.end();) {
+    const auto next = std::upper_bound(at, kept.read_at.end(), *at);
+    const auto buffers = static_cast<std::size_t>(next - at);
+    const auto where = *at == 0 ? std::nullopt : detail::place_at(*at);
+    if (*at == 0 || where) {
+      report.kept.push_back({*at, where.value_or(std::source_location()), buffers});
+    } else {
+      unknown.buffers += buffers;
+    }
+    at = next;
   }
+  if (unknown.buffers > 0) report.kept.push_back(unknown);
   std::sort(report.kept.begin(), report.kept.end(),
             [](const auto& one, const auto& another) { return one.buffers > another.buffers; });
 }

@@ -67,7 +67,9 @@ struct Wanted {
 
 /// Receive buffers that are with none of the connections: in chunks that the program keeps.
 struct KeptLine {
-  std::uint64_t read_at = 0;   // as the buffers have it
+  static constexpr std::uint64_t kUnknown = 1;  // no place is there
+
+  std::uint64_t read_at = 0;   // as the buffers have it; 0: it did not wait
   std::source_location where;  // of the read; a line of 0: it did not wait, or is not known
   std::size_t buffers = 0;
 };

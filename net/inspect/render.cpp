@@ -140,7 +140,13 @@ std::string keepers(const LoopReport& loop) {
     const KeptLine& line = loop.kept[i];
     if (i > 0) text += ", ";
     text += std::to_string(line.buffers) + " read ";
-    text += line.where.line() > 0 ? "by " + words_of(line.where) : "without waiting";
+    if (line.where.line() == 0) {
+      text += line.read_at == 0 ? "without waiting" : "by a coroutine of another kind";
+    } else if (only_hands_on(line.where.file_name())) {
+      text += "by an operand";
+    } else {
+      text += "by " + words_of(line.where);
+    }
   }
   if (loop.kept.size() > kMost) text += ", …";
   return text;

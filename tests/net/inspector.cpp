@@ -5,6 +5,8 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <coroutine>
+#include <exception>
 #include <filesystem>
 #include <future>
 #include <memory>
@@ -28,6 +30,24 @@ using namespace weir;
 using namespace weir::test;
 
 namespace {
+
+/// A coroutine of a program's own, whose promise begins with no place.
+struct Otherwise {
+  struct promise_type {
+    promise_type* self = this;
+    static Otherwise get_return_object() noexcept { return {}; }
+    static std::suspend_never initial_suspend() noexcept { return {}; }
+    static std::suspend_never final_suspend() noexcept { return {}; }
+    static void return_void() noexcept {}
+    static void unhandled_exception() noexcept { std::terminate(); }
+  };
+};
+
+Otherwise read_otherwise(TcpConnection& conn, std::vector<Chunk>& into, Event& done) {
+  Chunk chunk = co_await conn.read();
+  into.push_back(std::move(chunk));
+  done.set();
+}
 
 // Each has a name of its own, for the tree.
 
@@ -213,6 +233,34 @@ TEST_CASE("buffers that a program keeps are told with the read that gave them") 
     CHECK(has(loops, "keep_all at tests/net/inspector.cpp:"));
     CHECK(has(get(inspector, "/loops", "application/json"), R"("kept_by":"3 read by )"));
   });
+}
+
+TEST_CASE("buffers that operands and coroutines of another kind read are told as such") {
+  const Inspector inspector({.address = loopback()});
+  ServerOptions options = server_options(Engine::automatic);
+  options.loop.name = "keeping";
+  ServerThread serving(std::move(options), [](TcpConnection conn) -> Task<> {
+    std::vector<Chunk> own;
+    co_await conn.send("x");
+    auto first = co_await when_any(conn.read(), sleep(1h));
+    own.push_back(std::get<0>(std::move(first)));
+    for (int i = 0; i < 2; ++i) {
+      Event done;
+      read_otherwise(conn, own, done);
+      co_await conn.send("x");
+      co_await done.wait();
+    }
+    co_await conn.send("x");
+    co_await conn.read();
+  });
+  Peer peer = serving.connect();
+  for (int i = 0; i < 3; ++i) {
+    CHECK(peer.receive_exactly(1) == "x");  // it reads now
+    peer.send("kept");
+  }
+  CHECK(peer.receive_exactly(1) == "x");
+  const std::string loops = line_with(get(inspector, "/loops"), " keeping ");
+  CHECK(has(loops, "3  2 read by a coroutine of another kind, 1 read by an operand"));
 }
 
 TEST_CASE("what is no request is refused, and several may come over one connection") {
