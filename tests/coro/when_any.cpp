@@ -51,14 +51,25 @@ struct AtOnce {
 };
 
 /// A coroutine of a program's own, which lets exceptions out to whoever resumes it.
-struct LetsOut {
+class LetsOut {
+ public:
   struct promise_type {
-    static LetsOut get_return_object() noexcept { return {}; }
+    LetsOut get_return_object() noexcept {
+      return LetsOut(std::coroutine_handle<promise_type>::from_promise(*this));
+    }
     static std::suspend_never initial_suspend() noexcept { return {}; }
-    static std::suspend_never final_suspend() noexcept { return {}; }
+    static std::suspend_always final_suspend() noexcept { return {}; }
     static void return_void() noexcept {}
     static void unhandled_exception() { throw; }
   };
+
+  explicit LetsOut(std::coroutine_handle<> handle) noexcept : handle_(handle) {}
+  LetsOut(const LetsOut&) = delete;
+  LetsOut& operator=(const LetsOut&) = delete;
+  ~LetsOut() { handle_.destroy(); }  // where it threw it is at its end, but there
+
+ private:
+  std::coroutine_handle<> handle_;
 };
 
 LetsOut throw_after(AtOnce& one) {
@@ -295,7 +306,7 @@ TEST_CASE("an operand of when_any that finishes as another is dropped resumes no
 
 TEST_CASE("what an awaiter of when_any lets out reaches whoever resumed the operand") {
   AtOnce one;
-  throw_after(one);
+  const LetsOut throwing = throw_after(one);
   CHECK_THROWS_WITH(one.set(), "let out");
 }
 
