@@ -21,6 +21,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <source_location>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -120,9 +121,9 @@ class EventLoop final : public detail::Scheduler {
   /// exception that leaves it is logged. It begins with the spawning task's values of each
   /// `TaskLocal`, which are copied for another loop.
   template <class T>
-  void spawn(Task<T> task, detail::PlaceInSource where = detail::kTracesTasks
-                                                             ? __builtin_source_location()
-                                                             : nullptr) {
+  void spawn(Task<T> task, std::source_location where = detail::kTracesTasks
+                                                            ? std::source_location::current()
+                                                            : std::source_location()) {
     if (in_loop_thread()) {
       spawn_here(std::move(task), where);
     } else {
@@ -137,9 +138,9 @@ class EventLoop final : public detail::Scheduler {
   /// The same with the task that a callable returns; it is called in a turn of the loop, and kept
   /// as long as the task: `loop.spawn([&, text]() -> Task<> { … })`.
   template <detail::TaskFunction Function>
-  void spawn(Function function, detail::PlaceInSource where = detail::kTracesTasks
-                                                                  ? __builtin_source_location()
-                                                                  : nullptr) {
+  void spawn(Function function, std::source_location where = detail::kTracesTasks
+                                                                 ? std::source_location::current()
+                                                                 : std::source_location()) {
     spawn(detail::call_and_keep(std::move(function)), where);
   }
 
@@ -369,7 +370,7 @@ class EventLoop final : public detail::Scheduler {
   }
 
   template <class T>
-  void spawn_here(Task<T> task, detail::PlaceInSource where) {
+  void spawn_here(Task<T> task, std::source_location where) {
     if (ending_) return;  // dropped, as all the others were
     tasks_->spawn(std::move(task), nullptr, where);
   }

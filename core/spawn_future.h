@@ -6,6 +6,7 @@
 #include <exception>
 #include <future>
 #include <memory>
+#include <source_location>
 #include <system_error>
 #include <utility>
 
@@ -70,9 +71,9 @@ Task<> keep_promise(Task<T> task, KeptPromise<T> promise) {
 /// on.
 template <class T>
 std::future<T> spawn_future(EventLoop& loop, Task<T> task,
-                            detail::PlaceInSource where = detail::kTracesTasks
-                                                              ? __builtin_source_location()
-                                                              : nullptr) {
+                            std::source_location where = detail::kTracesTasks
+                                                             ? std::source_location::current()
+                                                             : std::source_location()) {
   detail::KeptPromise<T> promise;
   std::future<T> future = promise.future();
   loop.spawn(detail::keep_promise(std::move(task), std::move(promise)), where);
@@ -83,8 +84,9 @@ std::future<T> spawn_future(EventLoop& loop, Task<T> task,
 /// its task.
 template <detail::TaskFunction Function>
 auto spawn_future(EventLoop& loop, Function function,
-                  detail::PlaceInSource where = detail::kTracesTasks ? __builtin_source_location()
-                                                                     : nullptr) {
+                  std::source_location where = detail::kTracesTasks
+                                                   ? std::source_location::current()
+                                                   : std::source_location()) {
   return spawn_future(loop, detail::call_and_keep(std::move(function)), where);
 }
 

@@ -4,7 +4,6 @@
 #include <weir/coro/place.h>
 #include <weir/coro/task.h>
 
-#include <bit>
 #include <coroutine>
 #include <cstddef>
 #include <exception>
@@ -53,8 +52,8 @@ class TaskGroup {
   /// spawned it.
   template <class T>
   void spawn(Task<T> task, std::shared_ptr<const void> keep = nullptr,
-             detail::PlaceInSource where = detail::kTracesTasks ? __builtin_source_location()
-                                                                : nullptr) {
+             std::source_location where = detail::kTracesTasks ? std::source_location::current()
+                                                               : std::source_location()) {
     if (task) {
       start(*new OwnedTask<T>(*this, std::move(task), std::move(keep), where));
     } else {
@@ -65,9 +64,9 @@ class TaskGroup {
   /// The same with the task that a callable returns; it is called at once, and kept as long as the
   /// task: `group.spawn([&, text]() -> Task<> { … })`.
   template <detail::TaskFunction Function>
-  void spawn(Function function, detail::PlaceInSource where = detail::kTracesTasks
-                                                                  ? __builtin_source_location()
-                                                                  : nullptr) {
+  void spawn(Function function, std::source_location where = detail::kTracesTasks
+                                                                 ? std::source_location::current()
+                                                                 : std::source_location()) {
     spawn(detail::call_and_keep(std::move(function)), nullptr, where);
   }
 
@@ -99,10 +98,8 @@ class TaskGroup {
   /// A task of the group, in the group's list until it ends or is dropped.
   class Member : public detail::FrameAllocated, public detail::Root {
    public:
-    Member(TaskGroup& owner, std::shared_ptr<const void> keep, detail::PlaceInSource where)
-        : detail::Root(&owner.scope_, detail::Scope::Kind::task,
-                       std::bit_cast<std::source_location>(where)),
-          keep_(std::move(keep)) {
+    Member(TaskGroup& owner, std::shared_ptr<const void> keep, std::source_location where)
+        : detail::Root(&owner.scope_, detail::Scope::Kind::task, where), keep_(std::move(keep)) {
       scope().inherit_locals(owner.home_.scheduler.running().scope());
     }
 
@@ -130,7 +127,7 @@ class TaskGroup {
   class OwnedTask final : public Member {
    public:
     OwnedTask(TaskGroup& owner, Task<T> task, std::shared_ptr<const void> keep,
-              detail::PlaceInSource where)
+              std::source_location where)
         : Member(owner, std::move(keep), where), handle_(std::move(task).release()) {
       handle_.promise().continuation.set(*this);
     }

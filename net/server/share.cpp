@@ -61,7 +61,7 @@ Share::~Share() = default;
 void Share::begin(Task<> task) {
   const LocalsHere none{Locals()};
   const Running::Inside nobody(gate_.loop().running(), nullptr);
-  tasks_->spawn(std::move(task), nullptr, nullptr);
+  tasks_->spawn(std::move(task), nullptr, {});
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ void Share::serve(Socket socket, Place place, TimePoint accepted) {
   const auto self = shared_from_this();  // a handler that runs at once may end the server
   try {
     handlers_->spawn(welcome_.begin(TcpConnection(*stream), accepted),
-                     kept_with(stream->identity().id(), core_->handler), nullptr);
+                     kept_with(stream->identity().id(), core_->handler), {});
   } catch (const std::bad_alloc&) {
     stream->ending().cut(kClosedHere, true);  // it has not been served at all
     core_->handler_failed(std::current_exception(), roster_, stream->identity().id(), false);
