@@ -4,7 +4,7 @@
 instructions.py SOURCE_DIRECTORY BUILD_DIRECTORY
 
 callgrind counts them to about 1 %, on a busy machine too: under it the server is the slower side, and
-finds as many requests in a turn as there are connections. The limits stand some 3 % above what was
+finds as many requests in a turn as there are connections. The limits stand some 2 % above what was
 measured last on a quiet machine (docs/performance.md), for GCC 12 at -O2: they are to go down with the figure, and up
 only for something that is worth it.
 """
@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import sys
 
-LIMITS = {"uring": 440, "epoll": 705}
+LIMITS = {"uring": 435, "epoll": 700}
 TRIES = 6
 
 
