@@ -2,6 +2,8 @@
 
 #include <exception>
 #include <functional>
+#include <memory>
+#include <new>
 #include <optional>
 #include <system_error>
 #include <type_traits>
@@ -59,43 +61,58 @@ struct [[nodiscard]] Outcome<void> {
 
 namespace detail {
 
+/// In place of void: whether it has ended is not asked of the result.
+struct NoValue;
+
 /// void as a value: `std::monostate`.
 template <class T>
 using NonVoid = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
-/// The result of a coroutine: nothing yet, a value or an exception.
+/// The result of a coroutine: nothing yet, a value or an exception. (A `std::variant` of the three
+/// does the same, and costs every file that includes this a hundredth of a second.)
 template <class T>
 class Result {
   using Stored = std::conditional_t<std::is_reference_v<T>,
                                     std::reference_wrapper<std::remove_reference_t<T>>, NonVoid<T>>;
 
  public:
+  Result() noexcept {}  // NOLINT(modernize-use-equals-default): nothing is stored yet
+  Result(const Result&) = delete;
+  Result& operator=(const Result&) = delete;
+  ~Result() { clear(); }
+
   template <class U>
   void set_value(U&& value) {
-    state_.template emplace<1>(std::forward<U>(value));
+    clear();
+    ::new (place_of(value_)) Stored(std::forward<U>(value));
+    state_ = State::value;
   }
-  void set_value()
+  void set_value() noexcept
     requires(std::is_void_v<T>)
   {
-    state_.template emplace<1>();
+    clear();
+    ::new (place_of(value_)) Stored();
+    state_ = State::value;
   }
   void set_exception(std::exception_ptr exception) noexcept {
-    state_.template emplace<2>(std::move(exception));
+    clear();
+    ::new (place_of(exception_)) std::exception_ptr(std::move(exception));
+    state_ = State::exception;
   }
 
-  [[nodiscard]] bool has_value() const noexcept { return state_.index() == 1; }
-  [[nodiscard]] bool has_exception() const noexcept { return state_.index() == 2; }
+  [[nodiscard]] bool has_value() const noexcept { return state_ == State::value; }
+  [[nodiscard]] bool has_exception() const noexcept { return state_ == State::exception; }
   [[nodiscard]] std::exception_ptr exception() const noexcept {
-    return has_exception() ? std::get<2>(state_) : nullptr;
+    return has_exception() ? exception_ : nullptr;
   }
 
-  /// Moves the value out, or throws the exception.
+  /// Moves the value out, or throws the exception. One of them is there.
   T take() {
-    if (state_.index() == 2) std::rethrow_exception(std::get<2>(std::move(state_)));
+    if (has_exception()) std::rethrow_exception(std::move(exception_));
     if constexpr (std::is_reference_v<T>) {
-      return static_cast<T>(std::get<1>(state_).get());
+      return static_cast<T>(value_.get());
     } else if constexpr (!std::is_void_v<T>) {
-      return std::get<1>(std::move(state_));
+      return std::move(value_);
     }
   }
 
@@ -110,7 +127,40 @@ class Result {
   }
 
  private:
-  std::variant<std::monostate, Stored, std::exception_ptr> state_;
+  enum class State : unsigned char { none, value, exception };
+
+  /// Of a type that may be const, or have operators of its own.
+  template <class Member>
+  static void* place_of(Member& member) noexcept {
+    return const_cast<void*>(static_cast<const void*>(std::addressof(member)));
+  }
+
+  void clear() noexcept {
+    const State was = std::exchange(state_, State::none);
+    if (was == State::value) value_.~Stored();
+    if (was == State::exception) exception_.~exception_ptr();
+  }
+
+  union {
+    Stored value_;
+    std::exception_ptr exception_;
+  };
+  State state_ = State::none;
+};
+
+/// The same of what is known to have ended, and gives no value.
+template <>
+class Result<NoValue> {
+ public:
+  void set_value() noexcept {}
+  void set_exception(std::exception_ptr exception) noexcept { exception_ = std::move(exception); }
+  [[nodiscard]] const std::exception_ptr& exception() const noexcept { return exception_; }
+  void take() {
+    if (exception_ != nullptr) std::rethrow_exception(std::move(exception_));
+  }
+
+ private:
+  std::exception_ptr exception_;
 };
 
 }  // namespace detail

@@ -54,7 +54,7 @@ struct FinalAwaiter {
 template <class T>
 struct TaskPromiseBase : FrameAllocated, Placed {
   Continuation continuation;
-  Result<T> result;
+  Result<std::conditional_t<std::is_void_v<T>, NoValue, T>> result;
 
   static std::suspend_always initial_suspend() noexcept { return {}; }
   static FinalAwaiter final_suspend() noexcept { return {}; }
