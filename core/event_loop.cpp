@@ -2,6 +2,7 @@
 #include <weir/core/event_loop.h>
 #include <weir/core/flight_words.h>
 #include <weir/core/log_line.h>
+#include <weir/core/survey.h>
 #include <weir/coro/probes.h>
 
 #include <unistd.h>

@@ -1,11 +1,12 @@
 #pragma once
 
+#include <weir/core/all_loops.h>
 #include <weir/core/engine.h>
+#include <weir/core/histogram.h>
 #include <weir/core/machine.h>
 #include <weir/core/mailbox.h>
 #include <weir/core/metrics.h>
 #include <weir/core/options.h>
-#include <weir/core/survey.h>
 #include <weir/core/timer_wheel.h>
 #include <weir/core/turn_watch.h>
 #include <weir/coro/locals.h>
@@ -33,6 +34,7 @@ namespace weir {
 namespace detail {
 
 class LogLine;
+struct LoopReport;
 
 /// Work for the end of the current turn, after everything that was ready has run: where a
 /// connection sends at once all that was queued in the turn.

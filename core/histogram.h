@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -16,7 +15,8 @@ class Histogram {
 
   /// `units` decide on the bucket, `exactly` adds to the sum, in units of its own.
   void add(std::uint64_t units, std::uint64_t exactly) noexcept {
-    ++counts_[std::min(static_cast<std::size_t>(std::bit_width(units)), kBuckets)];
+    const auto bucket = static_cast<std::size_t>(std::bit_width(units));
+    ++counts_[bucket < kBuckets ? bucket : kBuckets];
     sum_ += exactly;
   }
 
@@ -37,7 +37,7 @@ class Histogram {
 /// For nanoseconds: units of 65.536 µs.
 inline constexpr int kFineBits = 16;
 inline void add_nanoseconds(Histogram& to, std::int64_t nanoseconds) noexcept {
-  const auto time = static_cast<std::uint64_t>(std::max<std::int64_t>(nanoseconds, 0));
+  const auto time = static_cast<std::uint64_t>(nanoseconds > 0 ? nanoseconds : 0);
   to.add(time >> kFineBits, time);
 }
 

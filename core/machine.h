@@ -1,8 +1,6 @@
 #pragma once
 
-#include <weir/core/socket_view.h>
 #include <weir/core/sockets.h>
-#include <weir/core/thread_view.h>
 #include <weir/coro/scheduler.h>
 #include <weir/coro/task.h>
 
@@ -24,6 +22,8 @@ struct LoopOptions;
 namespace weir::detail {
 
 class IoEngine;
+struct SocketView;
+struct ThreadView;
 class TurnWatch;
 class Work;
 class WorkQueue;
@@ -141,9 +141,9 @@ class Machine {
 
   /// What that thread does, by the kernel's number of it; waits for its answer for some
   /// milliseconds. On another thread, whichever. Throws `std::bad_alloc`.
-  virtual ThreadView look_at_thread(int /*thread*/) { return {}; }
+  virtual ThreadView look_at_thread(int thread);
   /// Nothing of what is no TCP connection, or not the kernel's.
-  virtual std::optional<SocketView> look_at_socket(int /*fd*/) noexcept { return std::nullopt; }
+  virtual std::optional<SocketView> look_at_socket(int fd) noexcept;
 
  protected:
   Machine() = default;

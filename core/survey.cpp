@@ -3,8 +3,6 @@
 #include <weir/coro/place.h>
 #include <weir/coro/task_name.h>
 
-#include <pthread.h>
-
 #include <string_view>
 
 namespace weir::detail {
@@ -205,50 +203,8 @@ std::string function_name(const char* signature) {
   return std::string(text);
 }
 
-AllLoops& AllLoops::instance() {
-  static auto* const all = [] {
-    auto* const made = new AllLoops;
-    // Whoever forks finds the lock free on both sides; and the child nothing that threads have
-    // which are not there.
-    ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
-                     [] {
-                       while (LoopEntry* entry = instance().entries_.pop_front()) {
-                         entry->loop.become_parents();
-                       }
-                       instance().mutex_.unlock();
-                     });
-    return made;
-  }();
-  return *all;
-}
+ThreadView Machine::look_at_thread(int /*thread*/) { return {}; }
 
-void AllLoops::add(LoopEntry& entry) noexcept {
-  const std::lock_guard lock(mutex_);
-  entries_.push_back(entry);
-}
-
-void AllLoops::remove(LoopEntry& entry) noexcept {
-  const std::lock_guard lock(mutex_);
-  entry.link.unlink();
-}
-
-std::uint64_t AllLoops::next_number() noexcept {
-  const std::lock_guard lock(mutex_);
-  return ++last_number_;
-}
-
-void AllLoops::hide(const EventLoop& loop) noexcept {
-  const std::lock_guard lock(mutex_);
-  for (LoopEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
-    if (&entry->loop == &loop) entry->hidden = true;
-  }
-}
-
-void AllLoops::for_each(const std::function<void(EventLoop&, std::uint64_t)>& function) {
-  const std::lock_guard lock(mutex_);
-  for (LoopEntry* entry = entries_.front(); entry != nullptr; entry = entries_.after(*entry)) {
-    if (!entry->hidden) function(entry->loop, entry->number);
-  }
-}
+std::optional<SocketView> Machine::look_at_socket(int /*fd*/) noexcept { return std::nullopt; }
 
 }  // namespace weir::detail

@@ -1,5 +1,6 @@
 #include <weir/core/engine.h>
 #include <weir/core/processor.h>
+#include <weir/core/socket_view.h>
 #include <weir/core/work_queue.h>
 #include <weir/io/engines.h>
 #include <weir/io/handover.h>

@@ -1,3 +1,4 @@
+#include <weir/core/all_loops.h>
 #include <weir/core/log_line.h>
 #include <weir/core/loop_thread.h>
 #include <weir/core/readiness.h>

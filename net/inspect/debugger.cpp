@@ -1,3 +1,4 @@
+#include <weir/core/all_loops.h>
 #include <weir/core/event_loop.h>
 #include <weir/core/survey.h>
 #include <weir/coro/branch.h>

@@ -1,3 +1,4 @@
+#include <weir/core/all_loops.h>
 #include <weir/core/event_loop.h>
 #include <weir/core/sleep.h>
 #include <weir/coro/as_tuple.h>

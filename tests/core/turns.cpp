@@ -1,4 +1,5 @@
 // How long a loop's turns last, and on which processor.
+#include <weir/core/all_loops.h>
 #include <weir/core/survey.h>
 #include <weir/io/turn_watcher.h>
 

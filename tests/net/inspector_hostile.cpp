@@ -1,4 +1,5 @@
 // A look inside that is asked too much of: it harms nobody whom it looks at.
+#include <weir/core/all_loops.h>
 #include <weir/core/survey.h>
 #include <weir/inspect.h>
 
