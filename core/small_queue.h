@@ -27,15 +27,20 @@ class SmallQueue {
     return items()[(first_ + index) & (capacity_ - 1)];
   }
 
+  /// Throws `std::bad_alloc`; else the next item does not lack memory.
+  void make_room() {
+    if (size_ == capacity_) grow();
+  }
+
   /// Throws `std::bad_alloc`; the queue is unchanged then.
   void push_back(T item) {
-    if (size_ == capacity_) grow();
+    make_room();
     new (items() + ((first_ + size_) & (capacity_ - 1))) T(std::move(item));
     ++size_;
   }
 
   void push_front(T item) {
-    if (size_ == capacity_) grow();
+    make_room();
     first_ = (first_ + capacity_ - 1) & (capacity_ - 1);
     new (items() + first_) T(std::move(item));
     ++size_;

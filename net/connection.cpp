@@ -1,8 +1,10 @@
 #include <weir/coro/owner.h>
 #include <weir/coro/probes.h>
 #include <weir/net/connection.h>
-#include <weir/net/connection_late.h>
+#include <weir/net/connection_extras.h>
 #include <weir/net/sender_core.h>
+#include <weir/net/stream/reading.h>
+#include <weir/net/stream/sending.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,13 +13,20 @@
 #include <utility>
 
 namespace weir::detail {
+
+// With its handler's task (104 bytes) and frame (the echo's: 248) that is what one costs that does
+// nothing.
+static_assert(sizeof(Connection) <= 376);
+static_assert(sizeof(ReadAwaiter) <= 48 && sizeof(SendAwaiter) <= 80);
+static_assert(sizeof(TaskPromise<void>) <= 32);
+
 Connection::Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
                        ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer)
     : loop_(loop),
       identity_(owner, loop.uncounted(), id, peer),
       inbox_(*this, options.input_high),
       outbox_(*this, options.water_marks),
-      transmitter_(outbox_.queue().front().slice, socket.fd()),
+      transmitter_(outbox_.queue().alone(), socket.fd()),
       linger_ms_(static_cast<std::uint32_t>(
           std::min<std::int64_t>(options.linger.count(), std::int64_t{1} << 31))),
       opened_ms_(loop.clock_ms()),
@@ -50,9 +59,19 @@ Connection* Connection::adopt(EventLoop& loop, Socket&& socket, const Connection
   return connection;
 }
 
+Connection::Extras& Connection::extras() {
+  if (extras_ == nullptr) extras_ = std::make_unique<Extras>();
+  return *extras_;
+}
+
 Connection::Late& Connection::late() {
-  if (late_ == nullptr) late_ = std::make_unique<Late>(*this);
-  return *late_;
+  auto& late = extras().late;
+  if (late == nullptr) late = std::make_unique<Late>(*this);
+  return *late;
+}
+
+Connection::Late* Connection::late_or_null() const noexcept {
+  return extras_ == nullptr ? nullptr : extras_->late.get();
 }
 
 std::shared_ptr<SenderCore> Connection::senders() {

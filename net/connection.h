@@ -92,7 +92,8 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   friend class Transforming;
   friend class Transmitter;
 
-  struct Late;  // what it needs late, or never
+  struct Late;
+  struct Extras;  // what it needs at times, or never
 
   Connection(EventLoop& loop, Socket& socket, const ConnectionOptions& options,
              ConnectionOwner* owner, std::uint64_t id, const SocketAddress& peer);
@@ -109,11 +110,13 @@ class Connection final : public Outbox::Sink, public LoopResource, public FrameA
   void end_turn() noexcept override;
 
   void look_at_overdue_output() noexcept;
+  Extras& extras();
   Late& late();
+  [[nodiscard]] Late* late_or_null() const noexcept;
 
   EventLoop& loop_;
   Transforming transforming_;
-  std::unique_ptr<Late> late_;
+  std::unique_ptr<Extras> extras_;
   [[no_unique_address]] ConnectionIdentity identity_;  // what follows lies in its padding
   Ending ending_;
   Inbox inbox_;

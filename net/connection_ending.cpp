@@ -2,7 +2,7 @@
 #include <weir/coro/probes.h>
 #include <weir/net/connection.h>
 #include <weir/net/connection_ending.h>
-#include <weir/net/connection_late.h>
+#include <weir/net/connection_extras.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -189,8 +189,9 @@ void Ending::linger() noexcept {
 /// has been told, and is not listened to for ever.
 void Ending::discard(std::size_t size) noexcept {
   Connection& of = connection();
-  if (of.late_ == nullptr) return;
-  of.late_->discarded += size;
+  Connection::Late* const late = of.late_or_null();
+  if (late == nullptr) return;
+  late->discarded += size;
   if (may_discard()) return;
   if (*this == lingering) {
     set_reset();
@@ -201,8 +202,8 @@ void Ending::discard(std::size_t size) noexcept {
 }
 
 bool Ending::may_discard() const noexcept {
-  Connection& of = connection();
-  return of.late_ == nullptr || of.late_->discarded < of.late_->most_discarded;
+  const Connection::Late* const late = connection().late_or_null();
+  return late == nullptr || late->discarded < late->most_discarded;
 }
 
 void Ending::conclude() noexcept {
@@ -225,7 +226,7 @@ void Ending::close_descriptor() noexcept {
   sockets.close(of.receiver_.release_fd());
   of.call_off();
   of.outbox_.clear();
-  if (of.late_ != nullptr) of.late_->linger.disarm();
+  if (Connection::Late* const late = of.late_or_null()) late->linger.disarm();
   if (ConnectionOwner* owner = of.identity_.leave_owner()) {
     owner->connection_closed(of);
   } else {

@@ -1,7 +1,7 @@
 #include <weir/coro/event.h>
 #include <weir/net/connection.h>
+#include <weir/net/connection_extras.h>
 #include <weir/net/connection_identity.h>
-#include <weir/net/connection_late.h>
 
 #include <memory>
 #include <utility>
@@ -13,7 +13,8 @@ inline Connection& ConnectionIdentity::connection() const noexcept {
 }
 
 std::string ConnectionIdentity::name() const {
-  if (const auto& late = connection().late_; late != nullptr && !late->name.empty()) {
+  if (const Connection::Late* late = connection().late_or_null();
+      late != nullptr && !late->name.empty()) {
     return late->name;
   }
   const ConnectionOwner* whose = owner();
@@ -23,7 +24,8 @@ std::string ConnectionIdentity::name() const {
 
 SocketAddress ConnectionIdentity::peer_address() const {
   if (const SocketAddress address = peer_.expand()) return address;
-  if (const auto& late = connection().late_; late != nullptr && late->peer != nullptr) {
+  if (const Connection::Late* late = connection().late_or_null();
+      late != nullptr && late->peer != nullptr) {
     return *late->peer;
   }
   const int fd = connection().fd();
@@ -38,7 +40,8 @@ void ConnectionIdentity::set_peer(const SocketAddress& peer) {
 }
 
 SocketAddress ConnectionIdentity::local_address() const {
-  if (const auto& late = connection().late_; late != nullptr && late->address) {
+  if (const Connection::Late* late = connection().late_or_null();
+      late != nullptr && late->address) {
     return late->address;
   }
   const int fd = connection().fd();

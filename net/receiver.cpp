@@ -1,4 +1,4 @@
-#include <weir/net/connection.h>
+#include <weir/net/connection_extras.h>
 #include <weir/net/receiver.h>
 
 #include <poll.h>
@@ -29,31 +29,25 @@ inline Connection& Receiver::connection() const noexcept {
   return *whole_of(const_cast<Receiver&>(*this), &Connection::receiver_);
 }
 
-struct Receiver::Bulk : FrameAllocated {
-  struct Idle : Timer {
-    explicit Idle(Receiver& of)
-        : Timer([](Timer& timer) noexcept {
-            Receiver& quiet = static_cast<Idle&>(timer).receiver;
-            quiet.full_buffers_ = 0;
-            quiet.connection().loop().engine().cancel(quiet.operation_);
-          }),
-          receiver(of) {}
-    Receiver& receiver;
-  };
+Receiver::Bulk* Receiver::bulk() const noexcept {
+  const auto& extras = connection().extras_;
+  return extras == nullptr ? nullptr : extras->bulk.get();
+}
 
-  explicit Bulk(Receiver& of) : idle(of) {}
+void Receiver::end_bulk() noexcept {
+  if (const auto& extras = connection().extras_; extras != nullptr) extras->bulk.reset();
+}
 
-  Idle idle;
-  BufferRef buffer;
-};
+void Receiver::end_idle_bulk() noexcept {
+  full_buffers_ = 0;
+  connection().loop().engine().cancel(operation_);
+}
 
 Receiver::Receiver(int fd, bool of_unix_socket) noexcept
     : operation_(OperationKind::receive, &Receiver::on_complete) {
   operation_.fd = fd;
   operation_.one_result = of_unix_socket;
 }
-
-Receiver::~Receiver() = default;
 
 void Receiver::on_complete(Operation& operation, Completion completion) noexcept {
   Receiver& receiver = *whole_of(operation, &Receiver::operation_);
@@ -102,12 +96,13 @@ void Receiver::polled(int events) noexcept {
 void Receiver::take_in(Completion completion) noexcept {
   if (completion.result > 0) {
     const auto size = static_cast<std::size_t>(completion.result);
-    BufferRef buffer = bulk_ == nullptr ? BufferRef(*completion.buffer) : std::move(bulk_->buffer);
+    BufferRef buffer =
+        bulk() == nullptr ? BufferRef(*completion.buffer) : std::move(bulk()->buffer);
     note_size(size, buffer->capacity());
     deliver(std::move(buffer), size);
     return;
   }
-  bulk_.reset();
+  end_bulk();
   // Whoever heard of a reset first leaves the others an end of the stream.
   if (mode_ == Mode::stopped) return;
   switch (completion.result) {
@@ -126,10 +121,10 @@ void Receiver::take_in(Completion completion) noexcept {
 }
 
 void Receiver::note_size(std::size_t size, std::size_t room) noexcept {
-  const bool large = size >= (bulk_ != nullptr ? kBulkPays : room);
+  const bool large = size >= (bulk() != nullptr ? kBulkPays : room);
   if (large) {
     full_buffers_ = static_cast<std::uint8_t>(std::min<int>(full_buffers_ + 1, kFullBuffers));
-  } else if (bulk_ != nullptr && full_buffers_ > 0) {
+  } else if (bulk() != nullptr && full_buffers_ > 0) {
     --full_buffers_;  // the end of a message, it may be: bulk ends after a few of them
   } else if (!wants_bulk()) {
     full_buffers_ = 0;  // and otherwise it is the end of the message that has bulk begin
@@ -166,7 +161,7 @@ void Receiver::deliver(BufferRef buffer, std::size_t size) noexcept {
   } catch (...) {
     return connection().ending().fail(ENOMEM);
   }
-  if (in_flight() && (inbox.full() || (wants_bulk() && bulk_ == nullptr))) update();
+  if (in_flight() && (inbox.full() || (wants_bulk() && bulk() == nullptr))) update();
 }
 
 /// A client that was meant for another port gets an answer that tells it nothing.
@@ -212,7 +207,7 @@ Receiver::Mode Receiver::next_mode() const noexcept {
 
 bool Receiver::wants_bulk() const noexcept {
   return (mode_ == Mode::flowing || mode_ == Mode::transformed) &&
-         full_buffers_ >= (bulk_ != nullptr ? 1 : kFullBuffers) &&
+         full_buffers_ >= (bulk() != nullptr ? 1 : kFullBuffers) &&
          connection().inbox().high() >= kBulkPays;
 }
 
@@ -228,7 +223,7 @@ void Receiver::update() noexcept {
   }
   const bool right = operation_.kind == OperationKind::poll
                          ? polls
-                         : receives && wants_bulk() == (bulk_ != nullptr);
+                         : receives && wants_bulk() == (bulk() != nullptr);
   // A single large receive is not called off to do something else: it ends by itself.
   const bool ends = operation_.kind == OperationKind::receive_into && (polls || receives);
   if (!right && !ends) connection().loop().engine().cancel(operation_);
@@ -237,25 +232,26 @@ void Receiver::update() noexcept {
 void Receiver::start() noexcept {
   if (mode_ == Mode::held || mode_ == Mode::doubted) {
     operation_.poll(POLLRDHUP);
-    bulk_.reset();
+    end_bulk();
   } else if (wants_bulk() && prepare_bulk()) {
     // The mark holds for one large receive as for many small ones.
-    operation_.receive_into(bulk_->buffer->data(),
-                            static_cast<std::uint32_t>(std::min<std::size_t>(
-                                bulk_->buffer->capacity(), connection().inbox().high())));
+    const std::size_t most =
+        std::min<std::size_t>(bulk()->buffer->capacity(), connection().inbox().high());
+    operation_.receive_into(bulk()->buffer->data(), static_cast<std::uint32_t>(most));
   } else {
     operation_.receive();
-    bulk_.reset();
+    end_bulk();
   }
   connection().loop().engine().submit(operation_);
 }
 
 bool Receiver::prepare_bulk() noexcept {
   try {
-    if (bulk_ == nullptr) bulk_ = std::make_unique<Bulk>(*this);
+    auto& bulk = connection().extras().bulk;
+    if (bulk == nullptr) bulk = std::make_unique<Bulk>(*this);
     EventLoop& loop = connection().loop();
-    bulk_->idle.arm(loop, after(loop.now(), kBulkIdle));
-    bulk_->buffer = make_buffer(kBulkBuffer);
+    bulk->idle.arm(loop, after(loop.now(), kBulkIdle));
+    bulk->buffer = make_buffer(kBulkBuffer);
     return true;
   } catch (...) {
     full_buffers_ = 0;  // short of memory: small buffers do as well

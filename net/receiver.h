@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <utility>
 
@@ -18,7 +17,6 @@ class Connection;
 class Receiver {
  public:
   Receiver(int fd, bool of_unix_socket) noexcept;
-  ~Receiver();
 
   /// Looks at what has to be received, and how, and starts it or ends what does something else.
   void update() noexcept;
@@ -59,7 +57,8 @@ class Receiver {
     discarding,
     stopped,
   };
-  struct Bulk;
+  friend class Connection;
+  struct Bulk;  // while it receives into a large buffer
 
   static void on_complete(Operation& operation, Completion completion) noexcept;
   [[gnu::noinline]] void completed(Completion completion) noexcept;
@@ -72,10 +71,12 @@ class Receiver {
   [[nodiscard]] Mode next_mode() const noexcept;
   void start() noexcept;
   [[nodiscard]] bool prepare_bulk() noexcept;
+  [[nodiscard]] Bulk* bulk() const noexcept;
+  void end_bulk() noexcept;
+  void end_idle_bulk() noexcept;
   [[nodiscard]] bool wants_bulk() const noexcept;
   [[nodiscard]] Connection& connection() const noexcept;
 
-  std::unique_ptr<Bulk> bulk_;                 // while it receives into a large buffer
   [[no_unique_address]] Operation operation_;  // what follows lies in its padding
   Mode mode_ = Mode::first;
   std::uint8_t full_buffers_ = 0;  // receives in a row that were as large as they could be

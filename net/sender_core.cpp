@@ -52,7 +52,7 @@ bool SenderCore::put(OtherMessage&& message) {
 
 /// Strong: first what may fail.
 void SenderCore::queue(OtherMessage&& message) {
-  const std::size_t size = size_of(message);
+  const std::size_t size = message.size();
   queue_.reserve(queue_.size() + 1 > queue_.capacity() ? 2 * queue_.size() + 1 : 0);
   schedule();
   queue_.push_back(std::move(message));
@@ -144,7 +144,7 @@ void SenderCore::hand_over(bool last) {
     const std::unique_lock lock = locked();
     scheduled_ = false;
     messages.swap(queue_);
-    for (const OtherMessage& message : messages) bytes += size_of(message);
+    for (const OtherMessage& message : messages) bytes += message.size();
     outbox = last ? std::exchange(outbox_, nullptr) : outbox_;
     while (Node* node = last ? waiting_.front() : nullptr) wake(*node);
     if (outbox != nullptr && waiting_.empty()) outbox->level().others_left();

@@ -1,4 +1,4 @@
-#include <weir/net/connection.h>
+#include <weir/net/connection_extras.h>
 #include <weir/net/file_source.h>
 #include <weir/net/transmitter.h>
 
@@ -8,50 +8,39 @@
 #include <cerrno>
 
 namespace weir::detail {
-namespace {
-
-/// Segments of one send. More would seldom make a larger one: small messages are copied together.
-constexpr std::uint32_t kSegmentsPerSend = 64;
-/// A block of a file at the least; larger where the socket takes more at once.
-constexpr std::size_t kFileBlock = 64 << 10;
-
-}  // namespace
-
-struct Transmitter::Work : FrameAllocated {
-  Work() noexcept {}  // NOLINT(modernize-use-equals-default): the slices need no values
-
-  Slice slices[kSegmentsPerSend];
-  BufferRef block;  // what was read of a file, and is being sent
-  Slice block_slice{nullptr, 0};
-  Operation::FilePart part{nullptr, 0, 0};  // of the file that is being read
-  std::size_t block_size = kFileBlock;
-  bool file_waits = false;     // for the socket to take something
-  SegmentQueue wire;           // what the transform made
-  std::size_t stands_for = 0;  // bytes of the outbox
-};
-
 Transmitter::Transmitter(const Slice& first, int fd) noexcept
     : operation_(OperationKind::send, &Transmitter::on_complete) {
   operation_.fd = fd;
   operation_.send(&first, 1);
 }
 
-Transmitter::~Transmitter() = default;
-
 inline Connection& Transmitter::connection() const noexcept {
   return *whole_of(const_cast<Transmitter&>(*this), &Connection::transmitter_);
 }
 
 Transmitter::Work& Transmitter::work() {
-  if (work_ == nullptr) work_ = std::make_unique<Work>();
-  return *work_;
+  auto& work = connection().extras().work;
+  if (work == nullptr) work = std::make_unique<Work>();
+  return *work;
 }
 
-bool Transmitter::idle() const noexcept { return work_ == nullptr || work_->wire.empty(); }
+Transmitter::Work* Transmitter::work_or_null() const noexcept {
+  const auto& extras = connection().extras_;
+  return extras == nullptr ? nullptr : extras->work.get();
+}
+
+void Transmitter::drop_work() noexcept {
+  if (const auto& extras = connection().extras_; extras != nullptr) extras->work.reset();
+}
+
+bool Transmitter::idle() const noexcept {
+  const Work* const made = work_or_null();
+  return made == nullptr || made->wire.empty();
+}
 
 void Transmitter::be_plain() noexcept {
   operation_.fd = connection().fd();
-  operation_.send(&connection().outbox().queue().front().slice, 1);
+  operation_.send(&connection().outbox().queue().alone(), 1);
 }
 
 void Transmitter::start() noexcept {
@@ -128,14 +117,15 @@ bool Transmitter::prepare_wire() {
 }
 
 void Transmitter::forget_plain() noexcept {
-  if (work_ != nullptr) work_->stands_for = 0;
+  if (Work* const made = work_or_null()) made->stands_for = 0;
 }
 
 void Transmitter::advance_block(std::size_t used) noexcept {
   FileSource::of(connection().outbox().queue().front().buffer).offset += used;
-  Slice& block = work_->block_slice;
+  Work& more = *work_or_null();
+  Slice& block = more.block_slice;
   block = {static_cast<const std::byte*>(block.data) + used, block.size - used};
-  if (block.size == 0) work_->block.reset();
+  if (block.size == 0) more.block.reset();
 }
 
 void Transmitter::read_block() {
@@ -168,7 +158,8 @@ void Transmitter::prepare_file() {
 
 void Transmitter::file_was_read(int result) noexcept {
   if (result > 0) {
-    work_->block_slice = {work_->block->data(), static_cast<std::size_t>(result)};
+    Work& more = *work_or_null();
+    more.block_slice = {more.block->data(), static_cast<std::size_t>(result)};
     start();
   } else {
     // The length was promised to the peer, and the file has less.
@@ -179,7 +170,7 @@ void Transmitter::file_was_read(int result) noexcept {
 /// What did not go is read again when it can.
 void Transmitter::file_was_sent(std::size_t count) noexcept {
   FileSource::of(connection().outbox().queue().front().buffer).offset += count;
-  Work& more = *work_;
+  Work& more = *work_or_null();
   more.file_waits = count < more.block_slice.size;
   more.block_size =
       more.file_waits ? std::max(count, kFileBlock) : std::min(2 * more.block_size, kBulkBuffer);
@@ -200,11 +191,11 @@ void Transmitter::completed(Completion completion) noexcept {
   const int result = completion.result;
   if (of.ending().is_mute()) {
     of.outbox().clear();
-    work_.reset();
+    drop_work();
   } else if (kind == OperationKind::read_file) {
     file_was_read(result);
   } else if (kind == OperationKind::poll && result > 0) {
-    work_->file_waits = false;
+    work_or_null()->file_waits = false;
   } else if (result >= 0 || result == -EINTR || result == -EAGAIN) {
     const auto count = static_cast<std::size_t>(std::max(result, 0));
     if (kind == OperationKind::send_now) file_was_sent(count);
@@ -213,7 +204,7 @@ void Transmitter::completed(Completion completion) noexcept {
     of.ending().fail(-result);
   }
   if (!in_flight()) {
-    if (of.outbox().queue().empty() && idle()) work_.reset();
+    if (of.outbox().queue().empty() && idle()) drop_work();
     be_plain();
     if (!of.outbox().queue().empty() || of.transform() != nullptr) of.output_ready();
   }
@@ -230,7 +221,8 @@ void Transmitter::sent(std::size_t count) noexcept {
     }
     return;
   }
-  SegmentQueue& wire = work_->wire;
+  Work& more = *work_or_null();
+  SegmentQueue& wire = more.wire;
   while (count > 0) {
     const std::size_t part = std::min(count, wire.front().size());
     wire.front().advance(part);
@@ -238,10 +230,9 @@ void Transmitter::sent(std::size_t count) noexcept {
     if (wire.front().size() == 0) wire.pop_front();
   }
   std::size_t left = 0;
-  for (std::uint32_t i = 0; i < wire.size() && left < work_->stands_for; ++i)
-    left += wire[i].size();
-  const std::size_t unsent = std::min(left, work_->stands_for);
-  if (const std::size_t gone = std::exchange(work_->stands_for, unsent) - unsent; gone > 0) {
+  for (std::uint32_t i = 0; i < wire.size() && left < more.stands_for; ++i) left += wire[i].size();
+  const std::size_t unsent = std::min(left, more.stands_for);
+  if (const std::size_t gone = std::exchange(more.stands_for, unsent) - unsent; gone > 0) {
     outbox.sent(gone);
   }
 }

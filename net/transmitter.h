@@ -4,7 +4,6 @@
 #include <weir/net/stream/segment_queue.h>
 
 #include <cstdint>
-#include <memory>
 
 namespace weir::detail {
 
@@ -15,7 +14,6 @@ class Connection;
 class Transmitter {
  public:
   Transmitter(const Slice& first, int fd) noexcept;
-  ~Transmitter();
 
   /// Starts the send of one message that came alone. What is queued in the same turn of the loop
   /// still goes with it: the engine looks at it when it waits.
@@ -32,7 +30,8 @@ class Transmitter {
   [[nodiscard]] bool idle() const noexcept;
 
  private:
-  struct Work;
+  friend class Connection;
+  struct Work;  // for what is not one message in memory; goes when all has gone
 
   static void on_complete(Operation& operation, Completion completion) noexcept;
   [[gnu::noinline]] void completed(Completion completion) noexcept;
@@ -46,9 +45,10 @@ class Transmitter {
   void sent(std::size_t count) noexcept;
   void be_plain() noexcept;
   Work& work();
+  [[nodiscard]] Work* work_or_null() const noexcept;
+  void drop_work() noexcept;
   [[nodiscard]] Connection& connection() const noexcept;
 
-  std::unique_ptr<Work> work_;  // for what is not one message in memory; goes when all has gone
   [[no_unique_address]] Operation operation_;
 };
 

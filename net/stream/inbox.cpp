@@ -26,8 +26,19 @@ void Inbox::wait_slowly(Reader& reader) {
 
 void Inbox::wake_reader() noexcept {
   if (!reader_waits()) return;
-  if (!at_end() && reader_->satisfied != nullptr && !reader_->satisfied(*reader_)) return;
+  if (reader_is_patient_ && !at_end()) {
+    PatientReader& patient = *static_cast<PatientReader*>(reader_);
+    if (!patient.satisfied(patient)) return;
+  }
   reader_->waiter.wake();
+}
+
+Chunk Inbox::take_first() noexcept {
+  if (unread_ == 0) return {};
+  Segment first = std::move(segments_.front());
+  segments_.pop_front();
+  consumed(first.size());
+  return Chunk(std::move(first.buffer), first.data(), first.size());
 }
 
 Chunk Inbox::take_most(std::size_t most) noexcept {
@@ -156,6 +167,7 @@ void Inbox::close() noexcept {
   flowing_ = false;
   segments_.clear();
   unread_ = 0;
+  reader_is_patient_ = false;
   Reader* reader = std::exchange(reader_, nullptr);
   if (reader == nullptr) return;
   reader->inbox = nullptr;

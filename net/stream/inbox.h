@@ -30,22 +30,32 @@ class Inbox {
 
   /// A read from when it waits until it resumes or is dropped. One at a time.
   struct Reader {
-    /// Whether it can finish with what is there. Asked whenever bytes come in. None: with any.
-    using Satisfied = bool (*)(Reader&) noexcept;
-
-    explicit Reader(Inbox* of, Satisfied enough = nullptr) noexcept
-        : inbox(of), satisfied(enough) {}
+    explicit Reader(Inbox* of) noexcept : inbox(of) {}
     // The one moved from lives on in its full expression, maybe longer than the inbox.
-    Reader(Reader&& other) noexcept
-        : inbox(std::exchange(other.inbox, nullptr)), satisfied(other.satisfied) {}
+    Reader(Reader&& other) noexcept : inbox(std::exchange(other.inbox, nullptr)) {}
     ~Reader() { leave(); }
     void leave() noexcept {
       if (inbox != nullptr && inbox->reader_ == this) inbox->reader_ = nullptr;
     }
 
     Inbox* inbox;  // nullptr once it was closed under it
-    Satisfied satisfied;
     Waiter waiter;
+  };
+
+  /// One that not just any bytes are enough for.
+  struct PatientReader : Reader {
+    /// Whether it can finish with what is there. Asked whenever bytes come in.
+    using Satisfied = bool (*)(PatientReader&) noexcept;
+
+    PatientReader(Inbox* of, Satisfied enough) noexcept : Reader(of), satisfied(enough) {}
+    PatientReader(PatientReader&&) noexcept = default;
+    ~PatientReader() { leave(); }
+    void leave() noexcept {
+      if (inbox != nullptr && inbox->reader_ == this) inbox->reader_is_patient_ = false;
+      Reader::leave();
+    }
+
+    Satisfied satisfied;
   };
 
   Inbox(Source& source, std::size_t high) noexcept : source_(source), high_(mark_of(high)) {}
@@ -77,12 +87,17 @@ class Inbox {
       wait_slowly(reader);
     }
   }
+  void wait(PatientReader& reader) {
+    if (reader_ == nullptr) reader_is_patient_ = true;
+    wait(static_cast<Reader&>(reader));
+  }
   /// The first piece of what is unread, empty if there is none.
   Chunk take_some() noexcept {
-    if (unread_ == 0) return {};
-    Segment& front = segments_.front();
-    Chunk chunk(std::move(front.buffer), front.data(), front.size());
-    segments_.pop_front();
+    if (segments_.size() != 1) [[unlikely]]
+      return take_first();
+    Segment& only = segments_.only();
+    Chunk chunk(std::move(only.buffer), only.data(), only.size());
+    segments_.pop_only();
     consumed(chunk.size());
     return chunk;
   }
@@ -110,7 +125,7 @@ class Inbox {
     Reader* reader = reader_;  // who is about to resume has bytes, or the end
     if (reader == nullptr) return;
     buffer.set_read_at(reader->waiter.place());
-    if (reader->satisfied != nullptr) {
+    if (reader_is_patient_) {
       wake_reader();
     } else {
       reader->waiter.wake_unlinked();
@@ -148,6 +163,7 @@ class Inbox {
     if (!flowing_) [[unlikely]]
       source_.input_wanted();
   }
+  Chunk take_first() noexcept;
   void wait_slowly(Reader& reader);
   void wake_reader() noexcept;
   [[nodiscard]] bool reader_waits() const noexcept {
@@ -159,6 +175,7 @@ class Inbox {
   End end_ = End::none;
   bool flowing_ = false;
   std::uint8_t idle_rounds_ = 0;
+  bool reader_is_patient_ = false;
   std::size_t unread_ = 0;
   Reader* reader_ = nullptr;
   std::uint32_t high_;

@@ -26,17 +26,14 @@ void OutQueue::add(BufferRef&& buffer, const Slice& slice) {
 }
 
 void OutQueue::add(OtherMessage& message) {
-  std::visit(
-      [this](auto& bytes) {
-        if (bytes.size() <= kCopyUpTo) {
-          copy(reinterpret_cast<const std::byte*>(bytes.data()), bytes.size());
-        } else {
-          Chunk kept = adopt(std::move(bytes));
-          const Slice slice{kept.data(), kept.size()};
-          segments_.push_back(Segment{std::move(kept).release_buffer(), slice});
-        }
-      },
-      message);
+  const std::string_view bytes = message.view();
+  if (bytes.size() <= kCopyUpTo) {
+    copy(reinterpret_cast<const std::byte*>(bytes.data()), bytes.size());
+  } else {
+    Chunk kept = adopt(std::move(message));
+    const Slice slice{kept.data(), kept.size()};
+    segments_.push_back(Segment{std::move(kept).release_buffer(), slice});
+  }
 }
 
 BufferRef OutQueue::copy_of(const void* bytes, std::size_t size) {

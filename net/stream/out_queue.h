@@ -30,6 +30,8 @@ class OutQueue {
   std::size_t leases(std::vector<const Buffer*>& into) { return segments_.leases(into); }
 
   // A message that comes, and goes, alone.
+  /// Where its slice is, and will be.
+  [[nodiscard]] const Slice& alone() noexcept { return segments_.only().slice; }
   void push_alone(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
     segments_.push_first(std::move(buffer), data, size);
   }

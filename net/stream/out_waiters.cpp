@@ -16,7 +16,7 @@ void Outbox::Waiters::let_go(Send& send) noexcept {
 
 void Outbox::Waiters::settle(std::uint64_t gone, OutboxLevel& level) noexcept {
   while (Flush* flush = flushes_.front()) {
-    if (flush->until > gone) return;
+    if (flush->bytes > gone) return;
     flush->unlink();
     flush->wake();
   }
@@ -32,6 +32,7 @@ void Outbox::Waiters::tell(Waiting& waiting, Failure failure, bool broken) noexc
   waiting.failure = failure;
   if (broken) {
     waiting.untold = true;
+    waiting.next_untold = nullptr;
     *last_untold_ = &waiting;
     last_untold_ = &waiting.next_untold;
   } else {

@@ -36,10 +36,10 @@ bool Outbox::try_send(Send& send) {
     accept(send);
     return pending() < high_;
   }
-  if (!send.buffer && send.slice.size > 0) {  // the caller's bytes need not outlive the call
-    send.buffer = make_buffer(send.slice.size);
-    std::memcpy(send.buffer->data(), send.slice.data, send.slice.size);
-    send.slice.data = send.buffer->data();
+  if (!send.buffer && send.bytes > 0) {  // the caller's bytes need not outlive the call
+    send.buffer = make_buffer(send.bytes);
+    std::memcpy(send.buffer->data(), send.data, send.bytes);
+    send.data = send.buffer->data();
   }
   return false;
 }
@@ -57,11 +57,11 @@ void Outbox::drop(Send& send) noexcept {
 
 void Outbox::accept(Send& send) {
   send.accepted = true;
-  if (send.slice.size == 0) return;
+  if (send.bytes == 0) return;
   mix(sink_.looks_again());
   const bool was_below = pending() < high_;
-  queue_.add(std::move(send.buffer), send.slice);
-  level_.set_pending(pending() + send.slice.size);
+  queue_.add(std::move(send.buffer), {send.data, send.bytes});
+  level_.set_pending(pending() + send.bytes);
   added(was_below);
 }
 
@@ -75,7 +75,7 @@ void Outbox::take_over(std::vector<OtherMessage>&& messages) noexcept {
   mix(sink_.looks_again());
   try {
     for (OtherMessage& message : messages) {
-      const std::size_t size = size_of(message);
+      const std::size_t size = message.size();
       queue_.add(message);
       level_.set_pending(pending() + size);
     }
@@ -96,17 +96,15 @@ bool Outbox::try_send_copy(const std::byte* data, std::size_t size) {
 }
 
 bool Outbox::try_take_over(OtherMessage& message) {
-  const std::size_t size = size_of(message);
+  const std::size_t size = message.size();
   if (size > OutQueue::kCopyUpTo) {
     if (!takes_alone(size)) return false;
-    Chunk kept = std::visit([](auto& bytes) { return adopt(std::move(bytes)); }, message);
+    Chunk kept = adopt(std::move(message));
     const std::byte* data = kept.data();
     BufferRef buffer = std::move(kept).release_buffer();
     return try_send_plain(buffer, data, size);
   }
-  const std::byte* data = std::visit(
-      [](auto& bytes) { return reinterpret_cast<const std::byte*>(bytes.data()); }, message);
-  return try_send_copy(data, size);
+  return try_send_copy(reinterpret_cast<const std::byte*>(message.view().data()), size);
 }
 
 std::shared_ptr<SenderCore> Outbox::others() const noexcept {
@@ -169,7 +167,7 @@ bool Outbox::try_flush(Flush& flush) noexcept {
     flush.failure = take_failure();
     return true;
   }
-  flush.until = accepted();
+  flush.bytes = accepted();
   return pending() == 0;
 }
 
@@ -177,7 +175,7 @@ bool Outbox::try_end(Flush& flush) noexcept {
   if (try_flush(flush) && flush.failure != 0) return true;
   want_end();
   // Those who were let in after the flush's bytes go before the end too: it waits for all.
-  flush.until = ~std::uint64_t{0};
+  flush.bytes = ~std::uint64_t{0};
   return end_ == End::sent;
 }
 

@@ -50,8 +50,8 @@ class Outbox : public Outgoing {
   /// What waits here. Once it need not wait any more the outbox may go before it does. With what
   /// broke the stream it is told when it resumes; if it is dropped before, the next who asks is.
   struct Waiting : Waiter {
-    explicit Waiting(Outbox* of) noexcept : outbox(of) {}
-    Waiting(Waiting&& other) noexcept : Waiter(), outbox(other.outbox) {}
+    explicit Waiting(Outbox* of, std::uint64_t count = 0) noexcept : outbox(of), bytes(count) {}
+    Waiting(Waiting&& other) noexcept : Waiter(), outbox(other.outbox), bytes(other.bytes) {}
     ~Waiting() {
       if (untold) outbox->forget(*this);
     }
@@ -63,31 +63,37 @@ class Outbox : public Outgoing {
     [[nodiscard]] bool waits() const noexcept { return linked() && outbox != nullptr && !untold; }
 
     Outbox* outbox;  // nullptr once it need not wait any more
-    Waiting* next_untold = nullptr;
+    union {
+      std::uint64_t bytes;   // see who derives from this
+      Waiting* next_untold;  // in place of that: it is about to be told, and stands in the
+    };  // outbox's list of those
     Failure failure = 0;
-    bool untold = false;  // it is about to be told, and stands in the outbox's list of those
+    bool untold = false;
+    // Of those who derive from this, in its padding:
+    bool tried = false;     // a send that was not plain
+    bool accepted = false;  // that waits for the queue to go down
+    bool shuts = false;     // a flush for a shutdown
   };
 
-  /// A send that waits: to be accepted, or, accepted, for the queue to go down.
+  /// A send of `bytes` from `data` on: it waits to be accepted, or, accepted, for the queue to go
+  /// down.
   struct Send : Waiting {
-    using Waiting::Waiting;
+    Send(Outbox* to, BufferRef&& owner, const std::byte* first, std::size_t count) noexcept
+        : Waiting(to, count), data(first), buffer(std::move(owner)) {}
     Send(Send&& other) noexcept
         : Waiting(static_cast<Waiting&&>(other)),
-          slice(other.slice),
+          data(other.data),
           buffer(std::move(other.buffer)) {}
 
-    bool accepted = false;  // first: it lies in the padding
-    Slice slice{nullptr, 0};
+    const std::byte* data;
     BufferRef buffer;  // the owner of the bytes; empty where they have to be copied
   };
 
-  /// A flush that waits until the first `until` bytes of the stream have gone, or a shutdown, until
-  /// the end has.
+  /// A flush that waits until the first `bytes` of the stream have gone, or a shutdown, until the
+  /// end has.
   struct Flush : Waiting {
     using Waiting::Waiting;
     Flush(Flush&& other) noexcept = default;
-
-    std::uint64_t until = 0;
   };
 
   Outbox(Sink& sink, WaterMarks marks) noexcept;

@@ -3,7 +3,6 @@
 #include <weir/coro/result.h>
 #include <weir/net/stream/inbox.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <coroutine>
 #include <cstddef>
@@ -15,12 +14,12 @@ namespace weir::detail {
 
 /// What the forms of reading share: they wait in the inbox and look at what is unread. `Derived`
 /// says when there is `enough`, and takes it, or gives the failure.
-template <class Derived>
-class Reading : public Inbox::Reader {
+template <class Derived, class Reader>
+class ReadingAs : public Reader {
  public:
-  using Reader::Reader;
-
-  static bool has_enough(Reader& reader) noexcept { return static_cast<Derived&>(reader).enough(); }
+  using Reader::inbox;
+  using Reader::leave;
+  using Reader::waiter;
 
   bool await_ready() {
     if (inbox == nullptr) return true;
@@ -30,7 +29,7 @@ class Reading : public Inbox::Reader {
   void await_suspend(std::coroutine_handle<> handle) {
     if (inbox == nullptr) __builtin_unreachable();  // it was ready then; GCC 14 at -O3 doubts it
     waiter.suspend(handle);
-    inbox->wait(*this);
+    inbox->wait(static_cast<Reader&>(*this));
   }
   Chunk await_resume() {
     Failure failure = 0;
@@ -44,6 +43,9 @@ class Reading : public Inbox::Reader {
     return {code_of(failure), std::move(chunk)};
   }
 
+ protected:
+  using Reader::Reader;
+
  private:
   Chunk take(Failure& failure) {
     leave();
@@ -53,6 +55,23 @@ class Reading : public Inbox::Reader {
     failure = inbox == nullptr ? kClosedHere : inbox->why_ended();
     return failure == 0 ? Chunk::end() : Chunk();
   }
+};
+
+/// Any bytes are enough.
+template <class Derived>
+class Reading : public ReadingAs<Derived, Inbox::Reader> {
+ public:
+  explicit Reading(Inbox* of) noexcept : ReadingAs<Derived, Inbox::Reader>(of) {}
+};
+
+/// What is enough is asked whenever bytes come.
+template <class Derived>
+class PatientReading : public ReadingAs<Derived, Inbox::PatientReader> {
+ public:
+  explicit PatientReading(Inbox* of) noexcept
+      : ReadingAs<Derived, Inbox::PatientReader>(of, [](Inbox::PatientReader& reader) noexcept {
+          return static_cast<Derived&>(reader).enough();
+        }) {}
 };
 
 class [[nodiscard("co_await it")]] ReadAwaiter final : public Reading<ReadAwaiter> {
@@ -112,13 +131,13 @@ class [[nodiscard("co_await it")]] ReadMostAwaiter final : public Reading<ReadMo
   std::size_t most_;
 };
 
-class [[nodiscard("co_await it")]] ReadExactlyAwaiter final : public Reading<ReadExactlyAwaiter> {
+class [[nodiscard("co_await it")]] ReadExactlyAwaiter final
+    : public PatientReading<ReadExactlyAwaiter> {
  public:
   static constexpr char kWaitsFor[] = "read_exactly";
 
-  ReadExactlyAwaiter(Inbox* of, std::size_t count) noexcept
-      : Reading(of, &has_enough), count_(count) {}
-  bool await_ready() { return (count_ == 0 && inbox != nullptr) || Reading::await_ready(); }
+  ReadExactlyAwaiter(Inbox* of, std::size_t count) noexcept : PatientReading(of), count_(count) {}
+  bool await_ready() { return (count_ == 0 && inbox != nullptr) || PatientReading::await_ready(); }
   [[nodiscard]] bool enough() const noexcept { return inbox->unread() >= count_; }
   Chunk take_enough(Failure& /*failure*/) { return inbox->take_exactly(count_); }
 
@@ -126,7 +145,8 @@ class [[nodiscard("co_await it")]] ReadExactlyAwaiter final : public Reading<Rea
   std::size_t count_;
 };
 
-class [[nodiscard("co_await it")]] ReadUntilAwaiter final : public Reading<ReadUntilAwaiter> {
+class [[nodiscard("co_await it")]] ReadUntilAwaiter final
+    : public PatientReading<ReadUntilAwaiter> {
  public:
   static constexpr char kWaitsFor[] = "read_until";
 
@@ -148,18 +168,20 @@ class [[nodiscard("co_await it")]] ReadUntilAwaiter final : public Reading<ReadU
   std::size_t found_ = 0;
 };
 
-class [[nodiscard("co_await it")]] PeekAwaiter final : public Reading<PeekAwaiter> {
+class [[nodiscard("co_await it")]] PeekAwaiter final : public PatientReading<PeekAwaiter> {
  public:
   static constexpr char kWaitsFor[] = "peek";
 
-  PeekAwaiter(Inbox* of, std::size_t count) noexcept : Reading(of, &has_enough), count_(count) {}
-  bool await_ready() { return (count_ == 0 && inbox != nullptr) || Reading::await_ready(); }
+  PeekAwaiter(Inbox* of, std::size_t count) noexcept : PatientReading(of), count_(count) {}
+  bool await_ready() { return (count_ == 0 && inbox != nullptr) || PatientReading::await_ready(); }
   /// At the end what there is is enough.
   [[nodiscard]] bool enough() const noexcept {
     const std::size_t unread = inbox->unread();
     return unread >= count_ || (inbox->at_end() && unread > 0);
   }
-  Chunk take_enough(Failure& /*failure*/) { return inbox->peek(std::min(count_, inbox->unread())); }
+  Chunk take_enough(Failure& /*failure*/) {
+    return inbox->peek(count_ < inbox->unread() ? count_ : inbox->unread());
+  }
 
  private:
   std::size_t count_;

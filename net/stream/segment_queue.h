@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -34,21 +33,23 @@ struct Segment {
   }
 };
 
-/// A FIFO of segments whose first stands in place: nearly always it is the only one.
+/// A FIFO of segments: nearly always there is one at the most, which stands in place. Where there
+/// are several, what has all of them stands for its buffer, and its slice stays as it was: the
+/// kernel may still look at that.
 class SegmentQueue {
  public:
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
-  [[nodiscard]] Segment& front() noexcept { return first_; }
+  [[nodiscard]] Segment& front() noexcept { return count_ <= 1 ? only_ : several().front(); }
   [[nodiscard]] Segment& operator[](std::uint32_t index) noexcept {
-    return index == 0 ? first_ : (*rest_)[index - 1];
+    return count_ <= 1 ? only_ : several()[index];
   }
   [[nodiscard]] Segment& back() noexcept { return (*this)[count_ - 1]; }
 
   /// Throws `std::bad_alloc`; the queue is unchanged then.
   void push_back(Segment&& segment) {
     if (count_ == 0) {
-      first_ = std::move(segment);
+      only_ = std::move(segment);
       count_ = 1;
     } else {
       push_behind(std::move(segment));
@@ -57,15 +58,19 @@ class SegmentQueue {
 
   /// The same for an empty queue.
   void push_first(BufferRef&& buffer, const std::byte* data, std::size_t size) noexcept {
-    first_.buffer.fill(std::move(buffer));
-    first_.slice = {data, size};
+    only_.buffer.fill(std::move(buffer));
+    only_.slice = {data, size};
     count_ = 1;
   }
+
+  /// The one in place; and takes it out, once nothing is left in it.
+  [[nodiscard]] Segment& only() noexcept { return only_; }
+  void pop_only() noexcept { count_ = 0; }
 
   void pop_front() noexcept {
     if (count_ == 1) {
       count_ = 0;
-      first_.buffer.reset();
+      only_.buffer.reset();
     } else {
       pop_before();
     }
@@ -93,22 +98,44 @@ class SegmentQueue {
   }
 
  private:
-  struct Rest : SmallQueue<Segment>, FrameAllocated {};
+  class Several final : public Buffer, public SmallQueue<Segment>, public FrameAllocated {
+   public:
+    Several() noexcept : Buffer(owner(), nullptr, 0, 0) {}
+
+   private:
+    struct Owner final : BufferOwner {
+      void release(Buffer& buffer) noexcept override { delete static_cast<Several*>(&buffer); }
+    };
+    static Owner& owner() noexcept {
+      static constinit Owner instance;
+      return instance;
+    }
+  };
+
+  [[nodiscard]] Several& several() noexcept { return static_cast<Several&>(*only_.buffer); }
 
   [[gnu::noinline]] void push_behind(Segment&& segment) {
-    if (rest_ == nullptr) rest_ = std::make_unique<Rest>();
-    rest_->push_back(std::move(segment));
+    if (count_ == 1) {
+      auto* const made = new Several;
+      BufferRef both(*made);
+      made->push_back(std::move(segment));
+      made->make_room();
+      made->push_front(Segment{std::move(only_.buffer), only_.slice});
+      only_.buffer = std::move(both);
+    } else {
+      several().push_back(std::move(segment));
+    }
     ++count_;
   }
 
   [[gnu::noinline]] void pop_before() noexcept {
-    first_ = std::move(rest_->front());
-    rest_->pop_front();
-    if (--count_ == 1) rest_.reset();
+    several().pop_front();
+    if (--count_ > 1) return;
+    Segment last = std::move(several().front());
+    only_ = std::move(last);
   }
 
-  Segment first_;
-  std::unique_ptr<Rest> rest_;
+  Segment only_;
   std::uint32_t count_ = 0;
 };
 

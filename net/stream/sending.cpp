@@ -40,6 +40,9 @@ Chunk adopt_bytes(Container& bytes) {
 Chunk adopt(std::string&& bytes) { return adopt_bytes(bytes); }
 Chunk adopt(std::vector<std::byte>&& bytes) { return adopt_bytes(bytes); }
 Chunk adopt(SharedBytes&& bytes) { return adopt_bytes(bytes); }
+Chunk adopt(OtherMessage&& message) {
+  return message.shared.empty() ? adopt_bytes(message.text) : adopt_bytes(message.shared);
+}
 
 Chunk join(std::span<const std::string_view> parts) {
   std::size_t size = 0;
@@ -56,29 +59,24 @@ Chunk join(std::span<const std::string_view> parts) {
 }
 
 bool SendAwaiter::try_send() {
-  if (!message.buffer && message.outbox != nullptr &&
-      message.outbox->try_send_copy(message.data, message.size)) {
+  Outbox*& outbox = send_.outbox;
+  if (!send_.buffer && outbox != nullptr && outbox->try_send_copy(send_.data, send_.bytes)) {
     return true;
   }
-  Message sent = std::move(message);
-  message.~Message();
-  ::new (&waiting) Outbox::Send(sent.outbox);
-  tried_ = true;
-  waiting.slice = {sent.data, sent.size};
-  waiting.buffer = std::move(sent.buffer);
-  if (waiting.outbox == nullptr) {
-    waiting.failure = ENOTCONN;
+  send_.tried = true;
+  if (outbox == nullptr) {
+    send_.failure = ENOTCONN;
     return true;
   }
-  if (!waiting.outbox->try_send(waiting)) return false;
-  if (waiting.failure != 0 || Scheduler::may_go_on()) return true;
-  waiting.outbox = nullptr;  // nothing is to be waited for
+  if (!outbox->try_send(send_)) return false;
+  if (send_.failure != 0 || Scheduler::may_go_on()) return true;
+  outbox = nullptr;  // nothing is to be waited for
   return false;
 }
 
 void SendAwaiter::end_send() noexcept {
-  if (waiting.waits()) waiting.outbox->drop(waiting);
-  waiting.~Send();
+  if (send_.waits()) send_.outbox->drop(send_);
+  send_.~Send();
 }
 
 }  // namespace weir::detail

@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <coroutine>
 #include <cstddef>
-#include <new>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,64 +21,55 @@ class [[nodiscard("co_await it")]] SendAwaiter {
   static constexpr char kWaitsFor[] = "send: above the mark";
 
   SendAwaiter(Outbox* to, const void* bytes, std::size_t count) noexcept
-      : message{{}, static_cast<const std::byte*>(bytes), count, to} {}
-  SendAwaiter(Outbox* to, Chunk&& chunk) noexcept : message{{}, chunk.data(), chunk.size(), to} {
-    message.buffer = std::move(chunk).release_buffer();
+      : send_(to, {}, static_cast<const std::byte*>(bytes), count) {}
+  SendAwaiter(Outbox* to, Chunk&& chunk) noexcept : send_(to, {}, chunk.data(), chunk.size()) {
+    send_.buffer = std::move(chunk).release_buffer();
   }
   /// A part of a file.
   SendAwaiter(Outbox* to, BufferRef file, std::size_t count) noexcept
-      : message{std::move(file), nullptr, count, to} {}
+      : send_(to, std::move(file), nullptr, count) {}
   /// Moves only before it is awaited.
-  SendAwaiter(SendAwaiter&& other) noexcept : message(std::move(other.message)) {}
+  SendAwaiter(SendAwaiter&& other) noexcept : send_(std::move(other.send_)) {}
   SendAwaiter& operator=(SendAwaiter&&) = delete;
   ~SendAwaiter() {
-    if (tried_) [[unlikely]] {
+    if (send_.tried) [[unlikely]] {
       end_send();
     } else {
-      message.~Message();
+      send_.buffer.~BufferRef();  // it is in no list: that is all that there is
     }
   }
 
   [[gnu::always_inline]] bool await_ready() {
-    if (message.outbox != nullptr &&
-        message.outbox->try_send_plain(message.buffer, message.data, message.size)) [[likely]] {
+    if (send_.outbox != nullptr &&
+        send_.outbox->try_send_plain(send_.buffer, send_.data, send_.bytes)) [[likely]] {
       return true;
     }
     return try_send();
   }
   void await_suspend(std::coroutine_handle<> handle) {
-    waiting.suspend(handle);
-    if (waiting.outbox != nullptr) {
-      waiting.outbox->wait(waiting);
+    send_.suspend(handle);
+    if (send_.outbox != nullptr) {
+      send_.outbox->wait(send_);
     } else {
-      waiting.wake();  // it is done, and others go first
+      send_.wake();  // it is done, and others go first
     }
   }
   void await_resume() {
-    if (!tried_) [[likely]]
+    if (!send_.tried) [[likely]]
       return;
-    if (const Failure failure = waiting.take_failure(); failure != 0) throw_failure(failure);
+    if (const Failure failure = send_.take_failure(); failure != 0) throw_failure(failure);
   }
   [[nodiscard]] Outcome<void> outcome() {
-    return {code_of(tried_ ? waiting.take_failure() : 0), {}};
+    return {code_of(send_.tried ? send_.take_failure() : 0), {}};
   }
 
  private:
-  struct Message {
-    BufferRef buffer;
-    const std::byte* data;
-    std::size_t size;
-    Outbox* outbox;
-  };
-
-  bool try_send();  // makes the message a send that can wait
+  bool try_send();  // what is not plain; where false, it waits
   void end_send() noexcept;
 
-  union {
-    Message message;
-    Outbox::Send waiting;  // once `tried_`
+  union {  // so that its end is ours
+    Outbox::Send send_;
   };
-  bool tried_ = false;
 };
 
 class [[nodiscard("co_await it")]] FlushAwaiter : private Outbox::Flush {
@@ -87,15 +77,15 @@ class [[nodiscard("co_await it")]] FlushAwaiter : private Outbox::Flush {
   static constexpr char kWaitsFor[] = "flush";
 
   /// `end`: a shutdown.
-  FlushAwaiter(Outbox* of, bool end) noexcept : Flush(of), end_(end) {}
-  FlushAwaiter(FlushAwaiter&&) noexcept = default;
+  FlushAwaiter(Outbox* of, bool end) noexcept : Flush(of) { shuts = end; }
+  FlushAwaiter(FlushAwaiter&& other) noexcept : Flush(std::move(other)) { shuts = other.shuts; }
 
   bool await_ready() noexcept {
     if (outbox == nullptr) {
       failure = ENOTCONN;
       return true;
     }
-    if (end_) return outbox->try_end(*this);
+    if (shuts) return outbox->try_end(*this);
     if (!outbox->try_flush(*this)) return false;
     if (failure != 0 || Scheduler::may_go_on()) return true;
     outbox = nullptr;  // nothing is to be waited for
@@ -113,15 +103,13 @@ class [[nodiscard("co_await it")]] FlushAwaiter : private Outbox::Flush {
     if (const Failure told = take_failure(); told != 0) throw_failure(told);
   }
   [[nodiscard]] Outcome<void> outcome() { return {code_of(take_failure()), {}}; }
-
- private:
-  bool end_;
 };
 
 /// Bytes that were given away, as a lease that keeps them alive. Throws `std::bad_alloc`.
 Chunk adopt(std::string&& bytes);
 Chunk adopt(std::vector<std::byte>&& bytes);
 Chunk adopt(SharedBytes&& bytes);
+Chunk adopt(OtherMessage&& message);
 /// The parts, copied one behind the other.
 Chunk join(std::span<const std::string_view> parts);
 

@@ -5,7 +5,6 @@
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 
 namespace weir {
 
@@ -44,13 +43,20 @@ class SharedBytes {
 
 namespace detail {
 
-/// What other threads send.
-using OtherMessage = std::variant<std::string, SharedBytes>;
+/// What other threads send: a text, or bytes that are shared.
+struct OtherMessage {
+  OtherMessage() noexcept = default;
+  OtherMessage(std::string&& bytes) noexcept : text(std::move(bytes)) {}    // NOLINT: either is one
+  OtherMessage(SharedBytes&& bytes) noexcept : shared(std::move(bytes)) {}  // NOLINT: likewise
 
-[[nodiscard]] inline std::size_t size_of(const OtherMessage& message) noexcept {
-  const auto* text = std::get_if<std::string>(&message);
-  return text != nullptr ? text->size() : std::get_if<SharedBytes>(&message)->size();
-}
+  [[nodiscard]] std::string_view view() const noexcept {
+    return shared.empty() ? std::string_view(text) : shared.view();
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return view().size(); }
+
+  std::string text;
+  SharedBytes shared;
+};
 
 }  // namespace detail
 
