@@ -1,35 +1,39 @@
 // Full handshakes without end, over some slots, beside a load that is measured.
 #pragma once
 
+#include <sys/types.h>
+
+#include <atomic>
 #include <cstdint>
-#include <memory>
-#include <vector>
 
 #include "../load_client/run.h"
 #include "link.h"
-#include "loop.h"
 
 namespace tls_load {
 
+// A process of its own, which has what the load leaves of the processor (SCHED_IDLE): the load is
+// not to wait for the client's part of a handshake, which would be taken for the server's.
 class Flood {
  public:
-  Flood(const Options& options, load_client::Run& run, Loop& loop, SSL_CTX* context)
-      : options_(options), run_(run), loop_(loop), context_(context), slots_(options.flood) {}
+  Flood(const Options& options, load_client::Run& run, SSL_CTX* context);
+  Flood(const Flood&) = delete;
+  Flood& operator=(const Flood&) = delete;
+  ~Flood();
 
-  // One step, of one handshake: the load that is measured does not wait for more of them. True if
-  // it wants another though nothing comes.
-  bool turn(const Tag* ready);
+  // Once a turn: begins with the run, and counts while that is measured.
+  void turn();
 
  private:
-  void open(std::uint32_t index);
+  void start();
+  void go_on_for_ever();
 
   const Options& options_;
   load_client::Run& run_;
-  Loop& loop_;
   SSL_CTX* const context_;
-  std::vector<std::unique_ptr<Link>> slots_;
-  std::uint32_t opened_ = 0;
-  std::uint64_t handshakes_ = 0;
+  std::atomic<std::uint64_t>* handshakes_ = nullptr;  // shared with the process
+  std::uint64_t before_ = 0;                          // the measurement
+  bool counting_ = false;
+  pid_t process_ = 0;
 };
 
 }  // namespace tls_load

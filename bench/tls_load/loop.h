@@ -14,7 +14,7 @@
 
 namespace tls_load {
 
-enum class Kind : std::uint32_t { connection, flood, input };
+enum class Kind : std::uint32_t { connection, input };
 
 struct Tag {
   Kind kind;

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <csignal>
 #include <exception>
-#include <utility>
 
 #include "../load_client/report.h"
 #include "../load_client/run.h"
@@ -28,24 +27,14 @@ template <typename Load>
 void drive(Load& load, Flood& flood, Loop& loop, Run& run) {
   Clock::time_point next_look = Clock::now() + kLookPeriod;
   load.start();
-  bool opens_more = false;  // the flood, which then wants turns though nothing comes
   while (!load.finished()) {
     const Clock::time_point until = std::min({next_look, run.phase_end(), load.due()});
     const auto limit = std::max<std::chrono::nanoseconds>(until - Clock::now(), 0ns);
-    const auto events = loop.wait(opens_more ? 0ns : limit);
+    const auto events = loop.wait(limit);
     run.begin_turn();
-    Tag step{};
-    bool steps = false;
-    for (const epoll_event& event : events) {
-      const Tag tag = Loop::tag_of(event);
-      if (tag.kind != Kind::flood) {
-        load.handle(tag);
-      } else if (!std::exchange(steps, true)) {
-        step = tag;
-      }
-    }
+    for (const epoll_event& event : events) load.handle(Loop::tag_of(event));
     load.end_turn();
-    opens_more = flood.turn(steps ? &step : nullptr);
+    flood.turn();
     if (run.now() < next_look) continue;
     run.look();
     next_look = run.now() + kLookPeriod;
@@ -57,7 +46,7 @@ void drive(const Options& options, Run& run, load_client::Records& records) {
   if (options.cipher) return run_cipher(options, run);
   const Context context = options.plain ? nullptr : make_context(records);
   Loop loop;
-  Flood flood(options, run, loop, context.get());
+  Flood flood(options, run, context.get());
   if (options.load.mode == load_client::Mode::echo) {
     Echo load(options, run, loop, context.get());
     drive(load, flood, loop, run);
