@@ -2,6 +2,7 @@
 #include <weir/core/work_queue.h>
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -67,8 +68,8 @@ class WorkQueue::All {
   List<WorkQueue> queues_;
 };
 
-WorkQueue::WorkQueue(std::size_t threads, std::size_t capacity)
-    : most_threads_(threads), capacity_(capacity) {
+WorkQueue::WorkQueue(std::size_t threads, std::size_t capacity, const char* name, int nice)
+    : most_threads_(threads), capacity_(capacity), name_(name), nice_(nice) {
   All::instance().add(*this);
 }
 
@@ -141,7 +142,9 @@ void WorkQueue::start_thread() {
 }
 
 void WorkQueue::work() {
-  ::pthread_setname_np(::pthread_self(), "weir-blocking");
+  ::pthread_setname_np(::pthread_self(), name_);
+  // Of this thread alone, on Linux; a nicer one can always be had.
+  if (nice_ != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice_);
   worked_on = this;
   std::unique_lock lock(mutex_);
   for (;;) {

@@ -28,7 +28,9 @@ class Work {
 /// is the parent's, which does it.
 class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
  public:
-  WorkQueue(std::size_t threads, std::size_t capacity);
+  /// Threads of that name, which have so much less of a share of a processor, by nice(2).
+  WorkQueue(std::size_t threads, std::size_t capacity, const char* name = "weir-blocking",
+            int nice = 0);
   WorkQueue(const WorkQueue&) = delete;
   WorkQueue& operator=(const WorkQueue&) = delete;
   ~WorkQueue();
@@ -57,6 +59,8 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
 
   const std::size_t most_threads_;
   const std::size_t capacity_;
+  const char* const name_;
+  const int nice_;
   std::mutex mutex_;
   std::condition_variable news_;
   std::condition_variable over_;

@@ -1,10 +1,17 @@
+#include <weir/core/blocking.h>
 #include <weir/core/sleep.h>
 #include <weir/coro/timeout.h>
 #include <weir/net/connection_access.h>
 #include <weir/net/handshake.h>
 
+#include <time.h>
+
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <optional>
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
 namespace weir::detail {
@@ -18,12 +25,74 @@ constexpr auto kTimeOfTurn = std::chrono::microseconds(200);
 /// Where the clock stands still.
 constexpr unsigned kMostOfTurn = 16;
 
+/// A step that takes longer is made elsewhere if others would have to wait for it: to go there and
+/// back costs some 50 us.
+constexpr auto kLongStep = std::chrono::microseconds(500);
+/// Somebody is served for so long after he was.
+constexpr auto kServed = std::chrono::seconds(1);
+
+/// Threads of their own: whoever uses `blocking` may use those for long. They give way to the loops
+/// where there are not processors enough for both. Each loop has one errand at a time.
+const std::shared_ptr<WorkQueue>& errands() {
+  static const struct Threads {
+    ~Threads() { queue->finish(); }
+    std::shared_ptr<WorkQueue> queue = std::make_shared<WorkQueue>(
+        std::max<std::size_t>(1, std::thread::hardware_concurrency()), 1000, "weir-handshake", 10);
+  } threads;
+  return threads.queue;
+}
+
+/// How much of a processor something takes on this thread: not more than there is time for, and
+/// none where the clock stands still.
+class Stopwatch {
+ public:
+  explicit Stopwatch(Machine& machine) noexcept : machine_(machine) {}
+  [[nodiscard]] Duration taken() const noexcept {
+    return std::min(machine_.now() - began_, of_thread() - of_thread_);
+  }
+
+ private:
+  static Duration of_thread() noexcept {
+    timespec time{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  }
+
+  Machine& machine_;
+  const TimePoint began_ = machine_.now();
+  const Duration of_thread_ = of_thread();
+};
+
+/// Runs it on another thread, or, where there is none, here.
+Task<> run_elsewhere(std::shared_ptr<Errand> errand, HandshakeGate& gate) {
+  struct Run {
+    std::shared_ptr<Errand> errand;
+    Duration operator()() const noexcept {
+      const Stopwatch watch(current_machine());
+      errand->run();
+      return watch.taken();
+    }
+  };
+  std::optional<Duration> taken;
+  try {
+    Run run{errand};
+    taken = co_await BlockingAwaiter<Run>(errands(), std::move(run));
+  } catch (...) {  // no thread, or no memory
+  }
+  gate.note(taken ? *taken : Run{errand}());
+}
+
 Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* gate) {
   while (!handshake.done()) {
     if (handshake.has_work()) {
       Semaphore::Permit permit;
       if (gate != nullptr) permit = co_await gate->enter();
-      const TimePoint began = connection.loop().machine().now();
+      Machine& machine = connection.loop().machine();
+      if (gate != nullptr && gate->sends_away(machine.now())) {
+        if (auto errand = handshake.errand()) co_await run_elsewhere(std::move(errand), *gate);
+      }
+      const TimePoint began = machine.now();
+      const Stopwatch watch(machine);
       const std::size_t before = connection.inbox().unread();
       const Failure failure = handshake.work(connection.inbox());
       connection.identity().count_received(connection.inbox().unread() - before);
@@ -31,7 +100,10 @@ Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* 
       if (failure == 0) connection.receiver().update();
       // What was queued meanwhile goes, also where the handshake's last word was the peer's.
       if (handshake.done() && connection.outbox().pending() > 0) connection.transmitter().start();
-      if (gate != nullptr) gate->leave(std::move(permit), began);
+      if (gate != nullptr) {
+        gate->note(watch.taken());
+        gate->leave(std::move(permit), began);
+      }
       // Once it is done what comes behind it is for whoever uses the connection to hear of.
       if (failure != 0 && !handshake.done()) handshake.throw_failure();
     } else {
@@ -48,6 +120,15 @@ Task<Semaphore::Permit> HandshakeGate::enter() {
   co_await yield();  // those go first who became ready during the last step
   co_return permit;
 }
+
+bool HandshakeGate::sends_away(TimePoint now) noexcept {
+  if (served_ == nullptr) return false;
+  if (std::exchange(seen_, *served_) != *served_) changed_ = now;
+  return longest_ >= kLongStep && changed_ && now - *changed_ < kServed;
+}
+
+/// Those with a private key and those without take turns.
+void HandshakeGate::note(Duration taken) noexcept { longest_ = std::max(taken, longest_ * 7 / 8); }
 
 void HandshakeGate::leave(Semaphore::Permit permit, TimePoint began) {
   taken_ += loop_.machine().now() - began;

@@ -9,7 +9,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,16 +19,24 @@ namespace weir::detail {
 
 /// So that those who begin do not slow down those who are being served: in a turn of the loop a
 /// step of their work that takes long, or some that do not, once whoever was ready has been served;
-/// and not too many of them at the same time. Loop's thread.
+/// steps that take longer than that on another thread, while somebody is served; and not too many
+/// of them at the same time. Loop's thread.
 class HandshakeGate final : public TurnEnd {
  public:
-  explicit HandshakeGate(EventLoop& loop) noexcept : loop_(loop) {}
+  /// `served` changes as somebody is served.
+  explicit HandshakeGate(EventLoop& loop, const std::uint64_t* served = nullptr) noexcept
+      : loop_(loop), served_(served) {}
   ~HandshakeGate() { call_off(); }
 
   [[nodiscard]] Task<Semaphore::Permit> enter();
   /// The step that began then was made. Where the turn has had enough of them, the next may follow
   /// in the next turn.
   void leave(Semaphore::Permit permit, TimePoint began);
+
+  /// For who has entered: whether the step is to be made elsewhere.
+  [[nodiscard]] bool sends_away(TimePoint now) noexcept;
+  /// How long it took there.
+  void note(Duration taken) noexcept;
 
   /// One that is under way. With too many of them, the one that began first is cut off.
   class UnderWay {
@@ -47,6 +57,10 @@ class HandshakeGate final : public TurnEnd {
   void end_turn() noexcept override;
 
   EventLoop& loop_;
+  const std::uint64_t* served_;
+  std::uint64_t seen_ = 0;            // of that
+  std::optional<TimePoint> changed_;  // when it had changed last
+  Duration longest_{};                // of the last steps
   Semaphore step_{1};
   Semaphore::Permit kept_;  // until the turn's end
   Duration taken_{};        // by this turn's steps

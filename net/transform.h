@@ -49,6 +49,18 @@ class Transform {
   virtual void over(Failure /*failure*/) noexcept {}
 };
 
+/// A step of a handshake that may be made on another thread, where others would have to wait.
+class Errand {
+ public:
+  Errand() = default;
+  Errand(const Errand&) = delete;
+  Errand& operator=(const Errand&) = delete;
+  virtual ~Errand() = default;
+
+  /// Once, on any one thread.
+  virtual void run() noexcept = 0;
+};
+
 /// A transform whose two sides have to agree first. What comes until then it keeps, and a coroutine
 /// (`shake_hands`) has it work on that: it may be much work, and there may be many of them.
 class Handshake : public Transform {
@@ -61,6 +73,10 @@ class Handshake : public Transform {
   /// Does it. Gives the failure that breaks the connection, or 0; of the handshake unless that is
   /// done. Throws `std::bad_alloc`.
   virtual Failure work(Inbox& inbox) = 0;
+  /// The next step, if it can be made elsewhere, or nullptr. Once it has run, `work` is to be
+  /// called, and takes it in; nobody else is, until then. Throws `std::bad_alloc`, with nothing
+  /// done.
+  virtual std::shared_ptr<Errand> errand() { return nullptr; }
   /// Throws `std::system_error` that says what failed.
   [[noreturn]] virtual void throw_failure() const = 0;
 };

@@ -40,7 +40,7 @@ Share::Share(std::shared_ptr<ServerCore> core, EventLoop& loop, ServerCore::Shar
     : core_(std::move(core)),
       gate_(loop),
       intake_(*this, std::move(hand_out_to)),
-      welcome_(*core_, roster_, *traffic_, loop),
+      welcome_(*core_, roster_, *traffic_, loop, received),
       handlers_(std::make_unique<Handlers>(*this)),
       tasks_(std::in_place, loop) {
   core_->add_traffic(traffic_);

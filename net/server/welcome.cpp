@@ -77,7 +77,7 @@ void Welcome::failed(std::uint64_t id) noexcept {
 /// Calls the handler once both sides have agreed.
 Task<> Welcome::serve_securely(TcpConnection connection, TimePoint accepted) {
   const std::uint64_t id = connection.id();
-  if (gate_ == nullptr) gate_ = std::make_unique<HandshakeGate>(loop_);
+  if (gate_ == nullptr) gate_ = std::make_unique<HandshakeGate>(loop_, &received_);
   bool done = false;
   try {
     const HandshakeGate::UnderWay under_way(*gate_, *ConnectionAccess::of(connection));

@@ -17,8 +17,10 @@ struct Traffic;
 /// header, a handshake. It outlives its tasks. Loop's thread only.
 class Welcome {
  public:
-  Welcome(ServerCore& core, const Roster& roster, Traffic& traffic, EventLoop& loop) noexcept
-      : core_(core), roster_(roster), traffic_(traffic), loop_(loop) {}
+  /// `received`: bytes that came for those whose handler was called.
+  Welcome(ServerCore& core, const Roster& roster, Traffic& traffic, EventLoop& loop,
+          const std::uint64_t& received) noexcept
+      : core_(core), roster_(roster), traffic_(traffic), loop_(loop), received_(received) {}
 
   /// The whole of it, and the handler's task in the end; without any it is the handler's task.
   Task<> begin(TcpConnection connection, TimePoint accepted);
@@ -34,6 +36,7 @@ class Welcome {
   const Roster& roster_;
   Traffic& traffic_;
   EventLoop& loop_;
+  const std::uint64_t& received_;
   std::unique_ptr<HandshakeGate> gate_;  // goes after the handlers
 };
 

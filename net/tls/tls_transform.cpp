@@ -1,3 +1,4 @@
+#include <weir/net/tls/errand.h>
 #include <weir/net/tls/simulated_random.h>
 #include <weir/net/tls/tls_transform.h>
 
@@ -26,160 +27,11 @@ constexpr std::size_t kMostInside = SSL3_RT_MAX_PACKET_SIZE;
 constexpr std::size_t kMostHeld = 64 << 10;
 /// What is queued of the protocol's own, at the peer's wish, which does not read it.
 constexpr std::size_t kMostOwn = 64 << 10;
-/// Messages of the protocol's own (key updates, tickets) without any of the user's between them.
-constexpr std::uint8_t kMostMessages = 100;
-
-/// What the thread's BIO does at the moment. Reading and writing never wait.
-struct Current {
-  TlsTransform* of = nullptr;
-  const std::byte* input = nullptr;
-  std::size_t size = 0;
-};
-constinit thread_local Current current;
 
 }  // namespace
 
-/// OpenSSL's, which must not throw and resume nobody.
-struct Callbacks {
-  static int read(BIO* bio, char* to, std::size_t size, std::size_t* count) {
-    BIO_clear_retry_flags(bio);
-    const bool flooded = current.of->messages_ >= kMostMessages;
-    *count = flooded ? 0 : std::min(size, current.size);
-    if (*count == 0) {
-      BIO_set_retry_read(bio);
-      return 0;
-    }
-    std::memcpy(to, current.input, *count);
-    current.input += *count;
-    current.size -= *count;
-    return 1;
-  }
-  static int write(BIO* bio, const char* data, std::size_t size, std::size_t* count) {
-    BIO_clear_retry_flags(bio);
-    *count = size;
-    return current.of->append(reinterpret_cast<const std::byte*>(data), size) ? 1 : 0;
-  }
-  static long control(BIO* /*bio*/, int command, long /*number*/, void* /*pointer*/) {
-    return command == BIO_CTRL_FLUSH ? 1 : 0;
-  }
-
-  static BIO* bio() {
-    static BIO_METHOD* const method = [] {
-      BIO_METHOD* made = ::BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "weir");
-      if (made == nullptr) throw std::bad_alloc();
-      ::BIO_meth_set_read_ex(made, &read);
-      ::BIO_meth_set_write_ex(made, &write);
-      ::BIO_meth_set_ctrl(made, &control);
-      return made;
-    }();
-    thread_local const BioPointer bio([] {
-      BIO* made = ::BIO_new(method);
-      if (made == nullptr) throw std::bad_alloc();
-      ::BIO_set_init(made, 1);
-      return made;
-    }());
-    return bio.get();
-  }
-
-  /// A message of the protocol's own, once the handshake is done.
-  static void info(const SSL* /*ssl*/, int where, int /*result*/) {
-    TlsTransform* of = current.of;
-    if ((where & SSL_CB_LOOP) == 0 || of == nullptr || !of->done()) return;
-    if (of->messages_ < kMostMessages) ++of->messages_;
-  }
-
-  static int verify(int ok, X509_STORE_CTX* store) {
-    if (ok == 1 || current.of == nullptr || !current.of->problem_.empty()) return ok;
-    try {
-      const int problem = ::X509_STORE_CTX_get_error(store);
-      std::string text = ::X509_verify_cert_error_string(problem);
-      if (const X509* certificate = ::X509_STORE_CTX_get_current_cert(store)) {
-        text += " (the certificate is that of " + subject_of(certificate);
-        const char* before = ", for ";
-        for (const std::string& name : names_of(certificate)) {
-          text += std::exchange(before, ", ") + name;
-        }
-        text += ")";
-      }
-      current.of->problem_ = std::move(text);
-    } catch (...) {  // short of memory: the reason alone
-    }
-    return ok;
-  }
-
-  static int choose_name(SSL* ssl, int* /*alert*/, void* /*data*/) {
-    const char* name = ::SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    if (name == nullptr || current.of == nullptr) return SSL_TLSEXT_ERR_NOACK;
-    try {
-      const auto contexts = current.of->factory_->contexts();
-      if (SSL_CTX* other = contexts->find(name)) ::SSL_set_SSL_CTX(ssl, other);
-      return SSL_TLSEXT_ERR_OK;
-    } catch (...) {
-      return SSL_TLSEXT_ERR_ALERT_FATAL;
-    }
-  }
-
-  static int choose_protocol(SSL* /*ssl*/, const unsigned char** to, unsigned char* size,
-                             const unsigned char* offered, unsigned offered_size, void* /*data*/) {
-    if (current.of == nullptr) return SSL_TLSEXT_ERR_NOACK;
-    const std::string& ours = current.of->factory_->protocols();
-    if (ours.empty()) return SSL_TLSEXT_ERR_NOACK;
-    unsigned char* chosen = nullptr;
-    const int result =
-        ::SSL_select_next_proto(&chosen, size, reinterpret_cast<const unsigned char*>(ours.data()),
-                                static_cast<unsigned>(ours.size()), offered, offered_size);
-    if (result != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
-    *to = chosen;
-    return SSL_TLSEXT_ERR_OK;
-  }
-
-  static int use_ticket_key(SSL* ssl, unsigned char* name, unsigned char* iv,
-                            EVP_CIPHER_CTX* cipher, EVP_MAC_CTX* mac, int makes) {
-    if (current.of == nullptr) return -1;
-    TicketKeys& keys = current.of->factory_->tickets();
-    const int result = weir::detail::use_ticket_key(keys, name, iv, cipher, mac, makes == 1);
-    // Each ticket of TLS 1.3 is used once: another follows.
-    return result == 1 && makes == 0 && ::SSL_version(ssl) == TLS1_3_VERSION ? 2 : result;
-  }
-
-  static int new_session(SSL* /*ssl*/, SSL_SESSION* session) {
-    if (current.of == nullptr) return 0;
-    ::SSL_SESSION_up_ref(session);
-    try {
-      current.of->factory_->keep_session(current.of->peer_, SessionPointer(session));
-    } catch (...) {  // short of memory: the next connection begins anew
-    }
-    return 0;  // OpenSSL's own reference stays its own
-  }
-};
-
-void set_callbacks(SSL_CTX* context, bool server) {
-  ::SSL_CTX_set_info_callback(context, &Callbacks::info);
-  if (server) {
-    SSL_CTX_set_tlsext_servername_callback(context, &Callbacks::choose_name);
-    ::SSL_CTX_set_tlsext_ticket_key_evp_cb(context, &Callbacks::use_ticket_key);
-    ::SSL_CTX_set_alpn_select_cb(context, &Callbacks::choose_protocol, nullptr);
-  } else {
-    ::SSL_CTX_sess_set_new_cb(context, &Callbacks::new_session);
-  }
-}
-
-/// While OpenSSL works on a connection: whose it is, and what has come.
-class TlsTransform::Call {
- public:
-  explicit Call(TlsTransform& of, const std::byte* data = nullptr, std::size_t size = 0) noexcept {
-    current = {&of, data, size};
-    forget_errors();
-  }
-  Call(const Call&) = delete;
-  Call& operator=(const Call&) = delete;
-  ~Call() { current = {}; }
-
-  [[nodiscard]] static std::size_t left() noexcept { return current.size; }
-};
-
 TlsTransform::TlsTransform(std::shared_ptr<TlsFactory> factory, std::string peer)
-    : factory_(std::move(factory)), peer_(std::move(peer)) {}
+    : Conversation(std::move(factory), std::move(peer)) {}
 
 TlsTransform::~TlsTransform() {
   if (ssl_ == nullptr) return;
@@ -194,20 +46,23 @@ TlsTransform::~TlsTransform() {
 
 // ---- the handshake ------------------------------------------------------------------------------
 
+void TlsTransform::open() noexcept {
+  phase_ = Phase::open;
+  agreed_ = true;
+}
+
 /// Not before it is needed: whoever connects and says nothing costs nothing.
 void TlsTransform::begin() {
   forget_errors();
   const auto contexts = factory_->contexts();
   ssl_.reset(::SSL_new(contexts->main.get()));
-  BIO* bio = Callbacks::bio();
   if (ssl_ == nullptr) throw std::bad_alloc();
-  ::BIO_up_ref(bio);  // one for both
-  ::SSL_set_bio(ssl_.get(), bio, bio);
+  come_to_thread(ssl_.get());
   // The ages of tickets would make a simulated run unlike the one before.
   const bool simulated = draw_from_simulation();
   if (simulated) ::X509_VERIFY_PARAM_set_time(::SSL_get0_param(ssl_.get()), simulated_time());
   if (factory_->accepts()) {
-    ::SSL_set_verify(ssl_.get(), ::SSL_get_verify_mode(ssl_.get()), &Callbacks::verify);
+    ::SSL_set_verify(ssl_.get(), ::SSL_get_verify_mode(ssl_.get()), verifier());
     if (simulated) {
       ::SSL_set_options(ssl_.get(), SSL_OP_NO_TICKET);
       ::SSL_set_num_tickets(ssl_.get(), 0);
@@ -226,8 +81,7 @@ void TlsTransform::begin() {
 
 void TlsTransform::begin_client() {
   SSL* ssl = ssl_.get();
-  ::SSL_set_verify(ssl, factory_->client()->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE,
-                   &Callbacks::verify);
+  ::SSL_set_verify(ssl, factory_->client()->verify ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, verifier());
   if (peer_.empty()) return;
   unsigned char address[16];
   bool ok = false;
@@ -251,9 +105,52 @@ bool TlsTransform::full() const noexcept {
   return held_size_ >= kMostHeld || own_size_ >= kMostOwn;
 }
 
+std::shared_ptr<Errand> TlsTransform::errand() {
+  if (!factory_->accepts() || failure_ != 0 || held_.empty()) return nullptr;
+  if (phase_ == Phase::fresh) begin();
+  errand_ = std::make_shared<TlsErrand>(factory_, held_, held_size_);
+  leave_thread(ssl_.get());
+  errand_->take(std::move(ssl_));
+  held_.clear(), held_size_ = 0;
+  return errand_;
+}
+
+/// What the errand has done counts as done here.
+void TlsTransform::take_in_errand() {
+  const std::shared_ptr<TlsErrand> errand = std::exchange(errand_, nullptr);
+  ssl_ = errand->give_back();
+  come_to_thread(ssl_.get());
+  problem_ = errand->problem();
+  const std::span<const std::byte> records = errand->records();
+  if (!records.empty() && !append(records.data(), records.size())) throw std::bad_alloc();
+  if (failure_ == 0) failure_ = errand->failure();
+  if (failure_ == 0 && errand->has_agreed()) open();
+  const std::span<const std::byte> rest = errand->rest();
+  if (rest.empty()) return;
+  SegmentQueue behind;
+  while (!held_.empty()) {
+    behind.push_back(std::move(held_.front()));
+    held_.pop_front();
+  }
+  BufferRef kept = make_buffer(rest.size());
+  std::memcpy(kept->data(), rest.data(), rest.size());
+  const std::byte* const data = kept->data();
+  held_.push_back(Segment{std::move(kept), {data, rest.size()}});
+  held_size_ += rest.size();
+  while (!behind.empty()) {
+    held_.push_back(std::move(behind.front()));
+    behind.pop_front();
+  }
+}
+
 Failure TlsTransform::work(Inbox& inbox) {
-  if (failure_ == 0 && phase_ == Phase::fresh) begin();
-  while (failure_ == 0) {
+  if (errand_ != nullptr) {
+    take_in_errand();
+    if (failure_ == 0 && phase_ == Phase::shaking && held_.empty() && !wire_ended_) return 0;
+  } else if (failure_ == 0 && phase_ == Phase::fresh) {
+    begin();
+  }
+  while (failure_ == 0 && phase_ == Phase::shaking) {
     const bool input = !held_.empty();
     std::size_t left = 0;
     {
@@ -262,10 +159,10 @@ Failure TlsTransform::work(Inbox& inbox) {
       const int result = ::SSL_do_handshake(ssl_.get());
       left = Call::left();
       if (result == 1) {
-        phase_ = Phase::open;
+        open();
       } else if (const int error = ::SSL_get_error(ssl_.get(), result);
                  error != SSL_ERROR_WANT_READ) {
-        failure_ = failed(error);
+        failure_ = failed(ssl_.get(), error);
       }
     }
     if (input) {
@@ -297,19 +194,6 @@ Failure TlsTransform::work_behind(Inbox& inbox) {
   if (failure == 0 && wire_ended_) failure = receive_end(inbox);
   if (failure != 0) held_.clear(), held_size_ = 0;
   return failure;
-}
-
-Failure TlsTransform::failed(int error) {
-  if (std::exchange(no_memory_, false)) return ENOMEM;
-  const bool reason = error == SSL_ERROR_SSL || error == SSL_ERROR_SYSCALL;
-  if (!reason) return ECONNABORTED;
-  const long problem = ::SSL_get_verify_result(ssl_.get());
-  if (ERR_GET_REASON(::ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED &&
-      problem != X509_V_OK) {
-    forget_errors();
-    return verification_failure(problem);
-  }
-  return take_openssl_failure();
 }
 
 void TlsTransform::throw_failure() const {
@@ -390,7 +274,7 @@ Failure TlsTransform::decrypt(const std::byte* data, std::size_t size, Inbox& in
         inbox.end();
         return 0;
       default:
-        return failed(error);
+        return failed(ssl_.get(), error);
     }
   }
 }
@@ -430,7 +314,7 @@ void TlsTransform::encrypt(const void* data, std::size_t size) {
   const bool ok = ::SSL_write_ex(ssl_.get(), data, size, &written) == 1;
   if (ok && written == size) return;
   // Writing never waits.
-  throw Broken{failed(ok ? SSL_ERROR_SSL : ::SSL_get_error(ssl_.get(), 0))};
+  throw Broken{failed(ssl_.get(), ok ? SSL_ERROR_SSL : ::SSL_get_error(ssl_.get(), 0))};
 }
 
 /// Small messages share a record.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <weir/net/tls/conversation.h>
 #include <weir/net/tls/factory.h>
 #include <weir/net/tls/openssl.h>
 #include <weir/net/tls/start_tls.h>
@@ -12,10 +13,12 @@
 
 namespace weir::detail {
 
+class TlsErrand;
+
 /// One connection's TLS, between its wire and its boxes. OpenSSL reads what has come from where it
 /// lies, and writes records into the segments that are sent; between two calls it keeps no buffer
 /// but a part of a record. Loop's thread.
-class TlsTransform final : public Handshake {
+class TlsTransform final : public Handshake, private Conversation {
  public:
   TlsTransform(std::shared_ptr<TlsFactory> factory, std::string peer);
   ~TlsTransform() override;
@@ -31,29 +34,29 @@ class TlsTransform final : public Handshake {
   [[nodiscard]] bool done() const noexcept override { return phase_ == Phase::open; }
   [[nodiscard]] bool has_work() const noexcept override;
   Failure work(Inbox& inbox) override;
+  std::shared_ptr<Errand> errand() override;
   [[noreturn]] void throw_failure() const override;
 
   [[nodiscard]] TlsInfo info() const;
 
  private:
-  friend struct Callbacks;
-  class Call;
-
   enum class Phase : std::uint8_t { fresh, shaking, open, failed };
+
+  bool append(const std::byte* data, std::size_t size) noexcept override;
+  [[nodiscard]] std::shared_ptr<const Contexts> contexts() override { return factory_->contexts(); }
 
   void begin();
   void begin_client();
+  void open() noexcept;
+  void take_in_errand();
   Failure work_behind(Inbox& inbox);
   Failure decrypt(const std::byte* data, std::size_t size, Inbox& inbox);
-  Failure failed(int error);
   void encrypt(const void* data, std::size_t size);
-  bool append(const std::byte* data, std::size_t size) noexcept;
   void move_own(SegmentQueue& wire);
 
-  const std::shared_ptr<TlsFactory> factory_;
-  const std::string peer_;  // a client's: whom it wants
   SslPointer ssl_;
-  SegmentQueue held_;  // what has come and waits for the handshake
+  std::shared_ptr<TlsErrand> errand_;  // which has the above, and what had come
+  SegmentQueue held_;                  // what has come and waits for the handshake
   std::size_t held_size_ = 0;
   std::size_t inside_ = 0;  // bytes of a record that is not whole, at the most
   SegmentQueue own_;        // records for the wire
@@ -62,13 +65,10 @@ class TlsTransform final : public Handshake {
   std::size_t filled_ = 0;
   std::size_t expected_ = 0;  // how much is about to be written
   Failure failure_ = 0;
-  std::string problem_;  // what verification found
   Phase phase_ = Phase::fresh;
   bool wire_ended_ = false;  // during the handshake
   bool peer_said_all_ = false;
   bool said_all_ = false;
-  bool no_memory_ = false;
-  std::uint8_t messages_ = 0;  // of the protocol's own, in a row
 };
 
 }  // namespace weir::detail

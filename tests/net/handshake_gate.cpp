@@ -74,3 +74,23 @@ TEST_CASE("steps of handshakes that take no time are made in one turn, up to six
     CHECK(turns[19] == turns[16]);
   });
 }
+
+TEST_CASE("steps of handshakes that take long are made elsewhere while somebody is served") {
+  on_simulation([]() -> Task<> {
+    std::uint64_t served = 0;
+    HandshakeGate gate(EventLoop::current(), &served);
+    const auto sends_away = [&] { return gate.sends_away(EventLoop::current().now()); };
+    gate.note(1ms);
+    CHECK_FALSE(sends_away());  // nobody is served
+    ++served;
+    CHECK(sends_away());
+    gate.note(10us);  // one without a private key comes after each that needs it
+    CHECK(sends_away());
+    co_await sleep(2s);
+    CHECK_FALSE(sends_away());
+    ++served;
+    CHECK(sends_away());
+    for (int i = 0; i < 20; ++i) gate.note(100us);
+    CHECK_FALSE(sends_away());
+  });
+}

@@ -409,7 +409,7 @@ std::set<std::string> own_threads() {
     std::getline(std::ifstream(task.path() / "comm"), name);  // of one that has ended: nothing
     const bool of_kernel = name.starts_with("iou-");          // io_uring's workers come and go
     if (name.empty() || of_kernel || name == "weir-log" || name == "weir-blocking" ||
-        name == "weir-watch") {
+        name == "weir-handshake" || name == "weir-watch") {
       continue;
     }
     threads.insert(task.path().filename());
