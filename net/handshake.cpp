@@ -54,7 +54,7 @@ class Stopwatch {
  private:
   static Duration of_thread() noexcept {
     timespec time{};
-    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);  // lint: allow(unrepeatable)
     return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
   }
 
