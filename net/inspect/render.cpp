@@ -28,6 +28,12 @@ struct Cell {
       : value(number ? std::to_string(*number) : "null"), is_text(false) {}
   Cell(std::uint64_t number) : value(std::to_string(number)), is_text(false) {}  // NOLINT: likewise
 
+  /// For people.
+  [[nodiscard]] const std::string& shown() const noexcept {
+    static const std::string unknown = "-";
+    return is_text || value != "null" ? value : unknown;
+  }
+
   std::string value;
   bool is_text;
 };
@@ -74,8 +80,7 @@ std::string as_text(const Table& table) {
   text += '\n';
   for (const auto& row : table.rows) {
     for (std::size_t i = 0; i < widths.size(); ++i) {
-      const bool is_known = row[i].is_text || row[i].value != "null";
-      add(i, is_known ? row[i].value : "-", !row[i].is_text);
+      add(i, row[i].shown(), !row[i].is_text);
     }
     text += '\n';
   }
@@ -103,7 +108,7 @@ std::string as_html(const Table& table) {
   for (const auto& row : table.rows) {
     text += "<tr>";
     for (const Cell& cell : row) {
-      text += (cell.is_text ? "<td>" : "<td class=n>") + escaped(cell.value) + "</td>";
+      text += (cell.is_text ? "<td>" : "<td class=n>") + escaped(cell.shown()) + "</td>";
     }
     text += "</tr>\n";
   }
