@@ -156,7 +156,7 @@ void Host::Impl::end_task(std::uint64_t number) noexcept {
   constexpr std::size_t kMostRemembered = 1000;
   const auto found = tasks.find(number);
   if (found == tasks.end()) return;
-  if (world.ended_tasks.size() < kMostRemembered || !world.trace_path.empty()) {
+  if (world.ended_tasks.size() < kMostRemembered || !world.trace_paths.empty()) {
     world.ended_tasks.push_back({index, std::move(found->second), world.network.now()});
   }
   tasks.erase(found);

@@ -199,7 +199,7 @@ void World::Impl::write_trace(const std::string& path) {
 
 void World::save_trace(const std::string& path) {
   impl_->write_trace(path);
-  impl_->trace_path = path;
+  impl_->trace_paths.push_back(path);
 }
 
 }  // namespace weir::sim

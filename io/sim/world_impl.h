@@ -198,8 +198,8 @@ struct World::Impl final : SimulatedEngine::Driver, weir::detail::LogTap {
   std::optional<std::string> failure;
   std::string cause;  // of the failure, in words
   std::vector<Invariant> invariants;
-  std::vector<EndedTask> ended_tasks;  // for a trace
-  std::string trace_path;              // where that goes at the end; empty: nowhere
+  std::vector<EndedTask> ended_tasks;    // for a trace
+  std::vector<std::string> trace_paths;  // where that goes at the end
   DropPlan* drop = nullptr;
   std::unique_ptr<Tape> tape;  // of the environment
   Bounds bounds;

@@ -186,3 +186,17 @@ TEST_CASE("a trace that cannot be written is an error") {
   CHECK_THROWS_AS(world.save_trace("/nowhere/at/all"), std::system_error);
   world.finish();
 }
+
+TEST_CASE("a trace may be written to several files, which all have the whole run") {
+  const tracing::File first;
+  const tracing::File second;
+  {
+    sim::World world;
+    world.save_trace(first.path());
+    world.save_trace(second.path());
+    tracing::run(world, 10);
+  }
+  const std::string text = tracing::content_of(first.path());
+  CHECK(tracing::count(text, R"("ph":"s")") > 10);
+  CHECK(text == tracing::content_of(second.path()));
+}
