@@ -17,7 +17,27 @@ std::string in_seconds(Duration time) {
   return text;
 }
 
+[[noreturn]] void refuse(const char* option, const std::string& value, const char* rule) {
+  throw std::invalid_argument(std::string("weir: sim::") + option + " is " + value + "; " + rule);
+}
+
+/// What a `Link` and the `Faults` say alike.
+template <class Wire>
+void check_wire(const Wire& wire, const std::string& name) {
+  const auto time = [&](const char* member, std::chrono::nanoseconds value) {
+    if (value.count() >= 0) return;
+    refuse((name + member).c_str(), std::to_string(value.count()) + " ns",
+           "it must not be negative");
+  };
+  time("::latency", wire.latency);
+  time("::jitter", wire.jitter);
+  if (!(wire.loss >= 0 && wire.loss <= 1)) {
+    refuse((name + "::loss").c_str(), std::to_string(wire.loss), "it is a probability");
+  }
+}
+
 WorldOptions checked(WorldOptions options) {
+  check_wire(options.faults, "Faults");
   if (options.first_port == 0 || options.first_port > options.last_port) {
     throw std::invalid_argument("weir: WorldOptions::first_port is " +
                                 std::to_string(options.first_port) + ", last_port " +
@@ -260,7 +280,7 @@ void World::finish() {
   if (const std::int64_t left = live_frames() - impl_->frames; left > 0) {
     impl_->fail(std::to_string(left) + " coroutine frames or connections have outlived their host");
   }
-  if (!impl_->trace_path.empty()) impl_->write_trace(impl_->trace_path);
+  for (const std::string& path : impl_->trace_paths) impl_->write_trace(path);
   if (impl_->failure) impl_->throw_failed();
 }
 
@@ -288,6 +308,7 @@ void World::set_link(const Host& a, const Host& b, const Link& link) {
 }
 
 void World::set_one_way(const Host& from, const Host& to, const Link& link) {
+  check_wire(link, "Link");
   impl_->network.links.set(from.impl_->index, to.impl_->index, link);
 }
 

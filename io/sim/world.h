@@ -170,6 +170,8 @@ class World {
   [[nodiscard]] std::uint64_t hits(Fault fault) const noexcept;
 
   /// In both directions.
+  /// Both ways, from now on. Throws `std::invalid_argument` for a negative time, or a loss that is
+  /// no probability, as worlds do whose `Faults` have one.
   void set_link(const Host& a, const Host& b, const Link& link);
   void set_one_way(const Host& from, const Host& to, const Link& link);
   /// Nothing gets through any more. Connections wait, and end with ETIMEDOUT after their time.
@@ -197,8 +199,8 @@ class World {
   /// host with a track for its kernel, one for each loop and one for each connection and task;
   /// arrows for segments, marks for faults. Called before anything happens it has all of the run:
   /// the file is written now and again when the world ends. Called later it has of what was before
-  /// the last `WorldOptions::history` events of each host only. It changes no hash. Throws
-  /// `std::system_error`, `finish` too.
+  /// the last `WorldOptions::history` events of each host only. It changes no hash. May be called
+  /// for several files. Throws `std::system_error`, `finish` too.
   void save_trace(const std::string& path);
   /// Equal for equal runs.
   [[nodiscard]] std::uint64_t trace_hash() const noexcept;

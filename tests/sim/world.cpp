@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -905,6 +906,28 @@ TEST_CASE("what an interrupted send did not take goes with the next") {
   world.at(0s, sim::Fault::interrupted, server, 3);
   CHECK(world.run_until([&] { return done; }, 1min));
   CHECK(world.hits(sim::Fault::interrupted) == 6);
+}
+
+TEST_CASE("a link that there cannot be is refused by name") {
+  sim::World world;
+  auto& a = world.add_host("10.0.0.1");
+  auto& b = world.add_host("10.0.0.2");
+  const auto complaint = [&](const sim::Link& link) -> std::string {
+    try {
+      world.set_link(a, b, link);
+    } catch (const std::invalid_argument& error) {
+      return error.what();
+    }
+    return {};
+  };
+  CHECK(complaint({.latency = -1ms}).find("sim::Link::latency is -1000000 ns") !=
+        std::string::npos);
+  CHECK(complaint({.jitter = -1ns}).find("sim::Link::jitter") != std::string::npos);
+  CHECK(complaint({.loss = 1.5}).find("sim::Link::loss is 1.5") != std::string::npos);
+  CHECK(complaint({.loss = -0.5}).find("sim::Link::loss") != std::string::npos);
+  CHECK(complaint({.loss = 1}).empty());
+  CHECK_THROWS_AS(sim::World({.faults = {.loss = 2}}), std::invalid_argument);
+  world.finish();
 }
 
 TEST_CASE("links have latency and bandwidth") {
