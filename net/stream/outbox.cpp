@@ -1,3 +1,4 @@
+#include <weir/coro/frame_allocator.h>
 #include <weir/net/sender_core.h>
 #include <weir/net/stream/out_waiters.h>
 #include <weir/net/stream/outbox.h>
@@ -33,6 +34,8 @@ bool Outbox::try_send(Send& send) {
     return true;
   }
   if (pending() < high_ && !level_.has(OutboxLevel::kCrowd)) {
+    // It will wait, and is not to lack memory for that once it is accepted.
+    if (pending() + send.bytes >= high_) (void)extras();
     accept(send);
     return pending() < high_;
   }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <weir/core/buffer.h>
-#include <weir/core/small_queue.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -40,9 +39,9 @@ class SegmentQueue {
  public:
   [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
   [[nodiscard]] std::uint32_t size() const noexcept { return count_; }
-  [[nodiscard]] Segment& front() noexcept { return count_ <= 1 ? only_ : several().front(); }
+  [[nodiscard]] Segment& front() noexcept { return (*this)[0]; }
   [[nodiscard]] Segment& operator[](std::uint32_t index) noexcept {
-    return count_ <= 1 ? only_ : several()[index];
+    return count_ <= 1 ? only_ : one_of_several(index);
   }
   [[nodiscard]] Segment& back() noexcept { return (*this)[count_ - 1]; }
 
@@ -78,62 +77,19 @@ class SegmentQueue {
 
   /// Adds the buffers of a receive pool that it keeps, and gives how many these are. Throws
   /// `std::bad_alloc`.
-  std::size_t leases(std::vector<const Buffer*>& into) {
-    std::size_t count = 0;
-    const Buffer* last = nullptr;  // several segments in a row may be of one
-    for (std::uint32_t i = 0; i < count_; ++i) {
-      const BufferRef& buffer = (*this)[i].buffer;
-      const Buffer* const one = buffer ? &*buffer : nullptr;
-      if (one != nullptr && one != last && one->is_lease()) {
-        into.push_back(one);
-        ++count;
-      }
-      last = one;
-    }
-    return count;
-  }
+  std::size_t leases(std::vector<const Buffer*>& into);
 
   void clear() noexcept {
     while (!empty()) pop_front();
   }
 
  private:
-  class Several final : public Buffer, public SmallQueue<Segment>, public FrameAllocated {
-   public:
-    Several() noexcept : Buffer(owner(), nullptr, 0, 0) {}
+  class Several;
 
-   private:
-    struct Owner final : BufferOwner {
-      void release(Buffer& buffer) noexcept override { delete static_cast<Several*>(&buffer); }
-    };
-    static Owner& owner() noexcept {
-      static constinit Owner instance;
-      return instance;
-    }
-  };
-
-  [[nodiscard]] Several& several() noexcept { return static_cast<Several&>(*only_.buffer); }
-
-  [[gnu::noinline]] void push_behind(Segment&& segment) {
-    if (count_ == 1) {
-      auto* const made = new Several;
-      BufferRef both(*made);
-      made->push_back(std::move(segment));
-      made->make_room();
-      made->push_front(Segment{std::move(only_.buffer), only_.slice});
-      only_.buffer = std::move(both);
-    } else {
-      several().push_back(std::move(segment));
-    }
-    ++count_;
-  }
-
-  [[gnu::noinline]] void pop_before() noexcept {
-    several().pop_front();
-    if (--count_ > 1) return;
-    Segment last = std::move(several().front());
-    only_ = std::move(last);
-  }
+  [[nodiscard]] Several& several() noexcept;
+  [[nodiscard]] Segment& one_of_several(std::uint32_t index) noexcept;
+  void push_behind(Segment&& segment);
+  void pop_before() noexcept;
 
   Segment only_;
   std::uint32_t count_ = 0;

@@ -1,3 +1,4 @@
+#include <weir/coro/frame_allocator.h>
 #include <weir/net/stream/sending.h>
 
 #include <cstring>

@@ -200,6 +200,30 @@ TEST_CASE("a message that lacks memory leaves the outbox as it was, and the next
   }
 }
 
+TEST_CASE("a message that reaches the mark is not accepted where there is no memory to wait") {
+  VirtualLoop loop;
+  Sink sink({.high = 100, .low = 10});
+  SendAwaiter awaiter = send(sink, message('x', 200));
+  {
+    const FailingAllocations failing(0);
+    try {
+      CHECK_FALSE(awaiter.await_ready());  // of recycled memory
+    } catch (const std::bad_alloc&) {
+      CHECK(sink.outbox.pending() == 0);
+    }
+  }
+  if (sink.outbox.pending() > 0) sink.go_all();
+  sink.wire.clear();
+  TaskGroup group;
+  Sent sent;
+  group.spawn(wait_for(sent, send(sink, message('y', 200))));
+  sink.go_all();
+  loop.settle();
+  CHECK(sent.done);
+  CHECK_FALSE(sent.error);
+  CHECK(sink.wire == message('y', 200));
+}
+
 TEST_CASE("a message alone goes the short way, again and again, whatever was used before") {
   VirtualLoop loop;
   Sink sink({.high = 100, .low = 10});
