@@ -132,7 +132,7 @@ class Result {
   /// Of a type that may be const, or have operators of its own.
   template <class Member>
   static void* place_of(Member& member) noexcept {
-    return const_cast<void*>(static_cast<const void*>(std::addressof(member)));
+    return const_cast<void*>(static_cast<const volatile void*>(std::addressof(member)));
   }
 
   void clear() noexcept {
