@@ -73,12 +73,20 @@ WorkQueue::WorkQueue(std::size_t threads, std::size_t capacity, const char* name
   All::instance().add(*this);
 }
 
-WorkQueue::~WorkQueue() { All::instance().remove(*this); }
+/// On the last of the threads, as a rule, which nobody joins then.
+WorkQueue::~WorkQueue() {
+  All::instance().remove(*this);
+  for (std::list<std::thread>* threads : {&running_, &ended_}) {
+    for (std::thread& thread : *threads) thread.detach();
+  }
+}
 
 /// Locked so far.
 void WorkQueue::begin_in_child() noexcept {
   of_parent_ = jobs_.size();
   threads_ = idle_ = 0;
+  new (&running_) std::list<std::thread>;  // they are not there
+  new (&ended_) std::list<std::thread>;
   // Also where a job forked: that goes on as the program.
   worked_on = nullptr;
   new (&news_) std::condition_variable;  // of those who wait in the parent
@@ -123,6 +131,10 @@ void WorkQueue::finish() noexcept {
   news_.notify_all();
   const std::size_t own = worked_on == this ? 1 : 0;
   over_.wait(lock, [this, own] { return threads_ == own; });
+  std::list<std::thread> ended;
+  ended.swap(ended_);
+  lock.unlock();
+  for (std::thread& thread : ended) thread.join();
 }
 
 void WorkQueue::start_thread() {
@@ -133,7 +145,14 @@ void WorkQueue::start_thread() {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   try {
     const Unbound unbound;
-    std::thread([self = shared_from_this()] { self->work(); }).detach();
+    for (; !ended_.empty(); ended_.pop_front()) ended_.front().join();
+    const auto here = running_.emplace(running_.end());
+    try {
+      *here = std::thread([self = shared_from_this(), here] { self->work(here); });
+    } catch (...) {
+      running_.erase(here);
+      throw;
+    }
   } catch (...) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
     throw;
@@ -141,7 +160,7 @@ void WorkQueue::start_thread() {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-void WorkQueue::work() {
+void WorkQueue::work(std::list<std::thread>::iterator self) {
   ::pthread_setname_np(::pthread_self(), name_);
   // Of this thread alone, on Linux; a nicer one can always be had.
   if (nice_ != 0) ::setpriority(PRIO_PROCESS, 0, ::getpriority(PRIO_PROCESS, 0) + nice_);
@@ -160,6 +179,8 @@ void WorkQueue::work() {
     lock.lock();
   }
   --threads_;
+  // In a child that a job forked and that goes on as the program, `self` is in a list that is gone.
+  if (worked_on == this) ended_.splice(ended_.end(), running_, self);
   over_.notify_all();
 }
 

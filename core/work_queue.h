@@ -5,9 +5,10 @@
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
+#include <list>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <thread>
 
 namespace weir::detail {
 
@@ -39,8 +40,8 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
   void push(std::shared_ptr<Work> work);
   /// Takes work back that stands behind the first `capacity` ones. What is nearer its turn is done.
   void give_up(const Work& work) noexcept;
-  /// Waits until all is done; on a thread of its own, whose work ends the process, until all but
-  /// that thread have ended. Nothing is pushed any more.
+  /// Waits until all is done and the threads have gone; on a thread of its own, whose work ends the
+  /// process, until all but that thread have ended. Nothing is pushed any more.
   void finish() noexcept;
 
  private:
@@ -50,7 +51,7 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
 
   void begin_in_child() noexcept;
   void start_thread();
-  void work();
+  void work(std::list<std::thread>::iterator self);
   /// The first that is this process's.
   [[nodiscard]] auto first() noexcept {
     return jobs_.begin() + static_cast<std::ptrdiff_t>(of_parent_);
@@ -66,6 +67,8 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
   std::condition_variable over_;
   std::deque<std::shared_ptr<Work>> jobs_;
   std::size_t threads_ = 0;
+  std::list<std::thread> running_;
+  std::list<std::thread> ended_;  // to be joined: what is the thread's alone may end after it
   std::size_t idle_ = 0;
   std::size_t of_parent_ = 0;  // jobs at the front
   bool ending_ = false;
