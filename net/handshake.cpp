@@ -31,15 +31,21 @@ constexpr auto kLongStep = std::chrono::microseconds(500);
 /// Somebody is served for so long after he was.
 constexpr auto kServed = std::chrono::seconds(1);
 
+/// Where the processors are busy with other programs those that wait for a handshake would wait
+/// long: their steps are made here for so long after that was noticed.
+constexpr auto kStaysHere = std::chrono::seconds(2);
+
 /// Threads of their own: whoever uses `blocking` may use those for long. They give way to the loops
-/// where there are not processors enough for both. Each loop has one errand at a time.
-const std::shared_ptr<WorkQueue>& errands() {
-  static const struct Threads {
-    ~Threads() { queue->finish(); }
-    std::shared_ptr<WorkQueue> queue = std::make_shared<WorkQueue>(
-        std::max<std::size_t>(1, std::thread::hardware_concurrency()), 1000, "weir-handshake", 10);
-  } threads;
-  return threads.queue;
+/// where there are not processors enough for both. Each loop has one errand at a time. Never
+/// destroyed: a loop may go on while the process ends.
+WorkQueue& errands() {
+  static const auto* const queue = new std::shared_ptr<WorkQueue>(std::make_shared<WorkQueue>(
+      std::max<std::size_t>(1, std::thread::hardware_concurrency()), 1000, "weir-handshake", 5));
+  static const struct Finish {
+    ~Finish() { (*queue)->finish(); }
+  } at_exit;
+  (void)at_exit;
+  return **queue;
 }
 
 /// How much of a processor something takes on this thread: not more than there is time for, and
@@ -76,10 +82,12 @@ Task<> run_elsewhere(std::shared_ptr<Errand> errand, HandshakeGate& gate) {
   std::optional<Duration> taken;
   try {
     Run run{errand};
-    taken = co_await BlockingAwaiter<Run>(errands(), std::move(run));
+    const TimePoint began = current_machine().now();
+    taken = co_await BlockingAwaiter<Run>(errands().shared_from_this(), std::move(run));
+    gate.note_errand(*taken, current_machine().now() - began);
   } catch (...) {  // no thread, or no memory
   }
-  gate.note(taken ? *taken : Run{errand}());
+  if (!taken) gate.note(Run{errand}());
 }
 
 Task<> shake_hands(Connection& connection, Handshake& handshake, HandshakeGate* gate) {
@@ -124,11 +132,16 @@ Task<Semaphore::Permit> HandshakeGate::enter() {
 bool HandshakeGate::sends_away(TimePoint now) noexcept {
   if (served_ == nullptr) return false;
   if (std::exchange(seen_, *served_) != *served_) changed_ = now;
-  return longest_ >= kLongStep && changed_ && now - *changed_ < kServed;
+  return longest_ >= kLongStep && now >= stays_until_ && changed_ && now - *changed_ < kServed;
 }
 
 /// Those with a private key and those without take turns.
 void HandshakeGate::note(Duration taken) noexcept { longest_ = std::max(taken, longest_ * 7 / 8); }
+
+void HandshakeGate::note_errand(Duration taken, Duration waited) noexcept {
+  note(taken);
+  if (waited > 3 * taken + 5ms) stays_until_ = loop_.machine().now() + kStaysHere;
+}
 
 void HandshakeGate::leave(Semaphore::Permit permit, TimePoint began) {
   taken_ += loop_.machine().now() - began;

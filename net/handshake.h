@@ -35,8 +35,10 @@ class HandshakeGate final : public TurnEnd {
 
   /// For who has entered: whether the step is to be made elsewhere.
   [[nodiscard]] bool sends_away(TimePoint now) noexcept;
-  /// How long it took there.
+  /// How much of a processor a step took.
   void note(Duration taken) noexcept;
+  /// The same of one that was made elsewhere, and how long that was waited for.
+  void note_errand(Duration taken, Duration waited) noexcept;
 
   /// One that is under way. With too many of them, the one that began first is cut off.
   class UnderWay {
@@ -61,6 +63,7 @@ class HandshakeGate final : public TurnEnd {
   std::uint64_t seen_ = 0;            // of that
   std::optional<TimePoint> changed_;  // when it had changed last
   Duration longest_{};                // of the last steps
+  TimePoint stays_until_{};           // no step is made elsewhere: others have the processors
   Semaphore step_{1};
   Semaphore::Permit kept_;  // until the turn's end
   Duration taken_{};        // by this turn's steps

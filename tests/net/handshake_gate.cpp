@@ -92,5 +92,12 @@ TEST_CASE("steps of handshakes that take long are made elsewhere while somebody 
     CHECK(sends_away());
     for (int i = 0; i < 20; ++i) gate.note(100us);
     CHECK_FALSE(sends_away());
+    gate.note_errand(1ms, 2ms);
+    CHECK(sends_away());
+    gate.note_errand(1ms, 9ms);  // others have the processors
+    CHECK_FALSE(sends_away());
+    co_await sleep(2s);
+    ++served;
+    CHECK(sends_away());
   });
 }
