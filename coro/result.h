@@ -84,35 +84,35 @@ class Result {
   template <class U>
   void set_value(U&& value) {
     clear();
-    ::new (place_of(value_)) Stored(std::forward<U>(value));
+    ::new (place_of(stored_.value)) Stored(std::forward<U>(value));
     state_ = State::value;
   }
   void set_value() noexcept
     requires(std::is_void_v<T>)
   {
     clear();
-    ::new (place_of(value_)) Stored();
+    ::new (place_of(stored_.value)) Stored();
     state_ = State::value;
   }
   void set_exception(std::exception_ptr exception) noexcept {
     clear();
-    ::new (place_of(exception_)) std::exception_ptr(std::move(exception));
+    ::new (place_of(stored_.exception)) std::exception_ptr(std::move(exception));
     state_ = State::exception;
   }
 
   [[nodiscard]] bool has_value() const noexcept { return state_ == State::value; }
   [[nodiscard]] bool has_exception() const noexcept { return state_ == State::exception; }
   [[nodiscard]] std::exception_ptr exception() const noexcept {
-    return has_exception() ? exception_ : nullptr;
+    return has_exception() ? stored_.exception : nullptr;
   }
 
   /// Moves the value out, or throws the exception. One of them is there.
   T take() {
-    if (has_exception()) std::rethrow_exception(std::move(exception_));
+    if (has_exception()) std::rethrow_exception(std::move(stored_.exception));
     if constexpr (std::is_reference_v<T>) {
-      return static_cast<T>(value_.get());
+      return static_cast<T>(stored_.value.get());
     } else if constexpr (!std::is_void_v<T>) {
-      return std::move(value_);
+      return std::move(stored_.value);
     }
   }
 
@@ -137,14 +137,18 @@ class Result {
 
   void clear() noexcept {
     const State was = std::exchange(state_, State::none);
-    if (was == State::value) value_.~Stored();
-    if (was == State::exception) exception_.~exception_ptr();
+    if (was == State::value) stored_.value.~Stored();
+    if (was == State::exception) stored_.exception.~exception_ptr();
   }
 
-  union {
-    Stored value_;
-    std::exception_ptr exception_;
+  union Storage {
+    Storage() noexcept {}
+    ~Storage() {}
+    Stored value;
+    std::exception_ptr exception;
   };
+
+  Storage stored_;
   State state_ = State::none;
 };
 

@@ -4,11 +4,10 @@
 #include <weir/net/connection_access.h>
 #include <weir/net/handshake.h>
 
-#include <time.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <ctime>
 #include <optional>
 #include <stdexcept>
 #include <thread>

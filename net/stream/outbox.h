@@ -51,7 +51,8 @@ class Outbox : public Outgoing {
   /// broke the stream it is told when it resumes; if it is dropped before, the next who asks is.
   struct Waiting : Waiter {
     explicit Waiting(Outbox* of, std::uint64_t count = 0) noexcept : outbox(of), bytes(count) {}
-    Waiting(Waiting&& other) noexcept : Waiter(), outbox(other.outbox), bytes(other.bytes) {}
+    Waiting(Waiting&& other) noexcept
+        : Waiter(), outbox(other.outbox), bytes(other.bytes), shuts(other.shuts) {}
     ~Waiting() {
       if (untold) outbox->forget(*this);
     }

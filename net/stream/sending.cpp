@@ -60,24 +60,24 @@ Chunk join(std::span<const std::string_view> parts) {
 }
 
 bool SendAwaiter::try_send() {
-  Outbox*& outbox = send_.outbox;
-  if (!send_.buffer && outbox != nullptr && outbox->try_send_copy(send_.data, send_.bytes)) {
+  Outbox*& outbox = send.outbox;
+  if (!send.buffer && outbox != nullptr && outbox->try_send_copy(send.data, send.bytes)) {
     return true;
   }
-  send_.tried = true;
+  send.tried = true;
   if (outbox == nullptr) {
-    send_.failure = ENOTCONN;
+    send.failure = ENOTCONN;
     return true;
   }
-  if (!outbox->try_send(send_)) return false;
-  if (send_.failure != 0 || Scheduler::may_go_on()) return true;
+  if (!outbox->try_send(send)) return false;
+  if (send.failure != 0 || Scheduler::may_go_on()) return true;
   outbox = nullptr;  // nothing is to be waited for
   return false;
 }
 
 void SendAwaiter::end_send() noexcept {
-  if (send_.waits()) send_.outbox->drop(send_);
-  send_.~Send();
+  if (send.waits()) send.outbox->drop(send);
+  send.~Send();
 }
 
 }  // namespace weir::detail

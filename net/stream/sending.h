@@ -21,46 +21,46 @@ class [[nodiscard("co_await it")]] SendAwaiter {
   static constexpr char kWaitsFor[] = "send: above the mark";
 
   SendAwaiter(Outbox* to, const void* bytes, std::size_t count) noexcept
-      : send_(to, {}, static_cast<const std::byte*>(bytes), count) {}
-  SendAwaiter(Outbox* to, Chunk&& chunk) noexcept : send_(to, {}, chunk.data(), chunk.size()) {
-    send_.buffer = std::move(chunk).release_buffer();
+      : send(to, {}, static_cast<const std::byte*>(bytes), count) {}
+  SendAwaiter(Outbox* to, Chunk&& chunk) noexcept : send(to, {}, chunk.data(), chunk.size()) {
+    send.buffer = std::move(chunk).release_buffer();
   }
   /// A part of a file.
   SendAwaiter(Outbox* to, BufferRef file, std::size_t count) noexcept
-      : send_(to, std::move(file), nullptr, count) {}
+      : send(to, std::move(file), nullptr, count) {}
   /// Moves only before it is awaited.
-  SendAwaiter(SendAwaiter&& other) noexcept : send_(std::move(other.send_)) {}
+  SendAwaiter(SendAwaiter&& other) noexcept : send(std::move(other.send)) {}
   SendAwaiter& operator=(SendAwaiter&&) = delete;
   ~SendAwaiter() {
-    if (send_.tried) [[unlikely]] {
+    if (send.tried) [[unlikely]] {
       end_send();
     } else {
-      send_.buffer.~BufferRef();  // it is in no list: that is all that there is
+      send.buffer.~BufferRef();  // it is in no list: that is all that there is
     }
   }
 
   [[gnu::always_inline]] bool await_ready() {
-    if (send_.outbox != nullptr &&
-        send_.outbox->try_send_plain(send_.buffer, send_.data, send_.bytes)) [[likely]] {
+    if (send.outbox != nullptr && send.outbox->try_send_plain(send.buffer, send.data, send.bytes))
+        [[likely]] {
       return true;
     }
     return try_send();
   }
   void await_suspend(std::coroutine_handle<> handle) {
-    send_.suspend(handle);
-    if (send_.outbox != nullptr) {
-      send_.outbox->wait(send_);
+    send.suspend(handle);
+    if (send.outbox != nullptr) {
+      send.outbox->wait(send);
     } else {
-      send_.wake();  // it is done, and others go first
+      send.wake();  // it is done, and others go first
     }
   }
   void await_resume() {
-    if (!send_.tried) [[likely]]
+    if (!send.tried) [[likely]]
       return;
-    if (const Failure failure = send_.take_failure(); failure != 0) throw_failure(failure);
+    if (const Failure failure = send.take_failure(); failure != 0) throw_failure(failure);
   }
   [[nodiscard]] Outcome<void> outcome() {
-    return {code_of(send_.tried ? send_.take_failure() : 0), {}};
+    return {code_of(send.tried ? send.take_failure() : 0), {}};
   }
 
  private:
@@ -68,7 +68,7 @@ class [[nodiscard("co_await it")]] SendAwaiter {
   void end_send() noexcept;
 
   union {  // so that its end is ours
-    Outbox::Send send_;
+    Outbox::Send send;
   };
 };
 
@@ -78,7 +78,7 @@ class [[nodiscard("co_await it")]] FlushAwaiter : private Outbox::Flush {
 
   /// `end`: a shutdown.
   FlushAwaiter(Outbox* of, bool end) noexcept : Flush(of) { shuts = end; }
-  FlushAwaiter(FlushAwaiter&& other) noexcept : Flush(std::move(other)) { shuts = other.shuts; }
+  FlushAwaiter(FlushAwaiter&&) noexcept = default;
 
   bool await_ready() noexcept {
     if (outbox == nullptr) {
