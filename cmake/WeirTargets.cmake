@@ -85,6 +85,18 @@ function(weir_precompile target)
   endif()
 endfunction()
 
+# weir_together(<target> [<file>...])
+#
+# With WEIR_LIBRARY_TOGETHER several of the target's files are compiled as one, all but these.
+function(weir_together target)
+  if(WEIR_LIBRARY_TOGETHER)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 12)
+    # A file's locals and another one's globals; and GCC takes a file that is included for a header.
+    target_compile_options(${target} PRIVATE -Wno-shadow "$<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>")
+    set_source_files_properties(${ARGN} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  endif()
+endfunction()
+
 # weir_add_program(<name> [OUTPUT_DIRECTORY <dir>] SOURCES <file>... [LINK <library>...])
 #
 # One executable with the project's options.

@@ -30,4 +30,5 @@ set_target_properties(
              SOVERSION "${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}")
 weir_target_options(weir_tls)
 weir_harden(weir_tls)
+weir_together(weir_tls "${PROJECT_SOURCE_DIR}/net/tls/simulated_random.cpp")  # asks for a declaration of its own
 target_compile_options(weir_tls PRIVATE -ffunction-sections -fdata-sections "$<$<CONFIG:Release>:-O2>")

@@ -34,7 +34,7 @@ std::uint64_t kernel_seed() noexcept {
 }
 
 /// Of this thread: one within the other, if there are several; and the first of them that is bound.
-thread_local constinit unsigned runs = 0;
+thread_local constinit unsigned depth_of_runs = 0;
 thread_local constinit unsigned bound_since = 0;
 
 }  // namespace
@@ -80,15 +80,15 @@ Task<bool> KernelMachine::start_successor(SuccessorCommand command) {
 void KernelMachine::begin_run(TurnWatch& turns, int cpu) {
   if (cpu >= 0) {
     bind_thread(cpu);
-    if (bound_since == 0) bound_since = runs + 1;
+    if (bound_since == 0) bound_since = depth_of_runs + 1;
   }
-  ++runs;
+  ++depth_of_runs;
   if (turns.limit.count() > 0) TurnWatcher::instance().add(turns);
 }
 
 void KernelMachine::end_run(TurnWatch& turns) noexcept {
   if (turns.limit.count() > 0) TurnWatcher::instance().remove(turns);
-  if (runs-- != bound_since) return;
+  if (depth_of_runs-- != bound_since) return;
   bound_since = 0;
   unbind_thread();
 }

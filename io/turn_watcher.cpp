@@ -23,7 +23,7 @@ constexpr Duration kShortestPause = std::chrono::milliseconds(1);
 /// Its thread formats some lines.
 constexpr std::size_t kStack = 256 << 10;
 /// Of a stack, in a line of the log.
-constexpr std::size_t kMostFrames = 16;
+constexpr std::size_t kMostCalls = 16;
 
 constinit LogLimit limit("stalls of event loops");
 
@@ -49,7 +49,7 @@ void write_stack(int thread, const ThreadView& view) noexcept {
   if (view.stack.empty()) return;
   LogLine line;
   line << "stall: the stack of thread " << thread << ": ";
-  for (std::size_t i = 0; i < std::min(view.stack.size(), kMostFrames); ++i) {
+  for (std::size_t i = 0; i < std::min(view.stack.size(), kMostCalls); ++i) {
     if (i > 0) line << " < ";
     line << view.stack[i];
   }

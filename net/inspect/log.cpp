@@ -20,7 +20,7 @@ constexpr std::size_t kMostEvents = 32;
 /// Of text: with what is written around it a fraction of the queue.
 constexpr std::size_t kSlice = LogQueue::kCapacity / 8;
 constexpr std::size_t kAroundLine = 64;
-constexpr auto kPatience = std::chrono::seconds(1);
+constexpr auto kLogsPatience = std::chrono::seconds(1);
 
 class Writer {
  public:
@@ -39,14 +39,14 @@ class Writer {
   /// Whoever asked may end the program next.
   void finish() {
     line("that is all");
-    if (!is_stuck_) (void)flush_log(kPatience);
+    if (!is_stuck_) (void)flush_log(kLogsPatience);
   }
 
  private:
   void line(std::string_view text) {
     if (is_stuck_) return;
     if (written_ >= kSlice) {
-      is_stuck_ = !flush_log(kPatience);
+      is_stuck_ = !flush_log(kLogsPatience);
       written_ = 0;
     }
     if (is_stuck_) text = "the rest is left out: the logger takes no more";

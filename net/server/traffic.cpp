@@ -12,7 +12,7 @@ namespace weir::detail {
 namespace {
 
 /// How long an answer is waited for.
-constexpr auto kPatience = std::chrono::milliseconds(20);
+constexpr auto kForOthers = std::chrono::milliseconds(20);
 
 }  // namespace
 
@@ -28,7 +28,7 @@ class TrafficUpdate::Asked {
   }
   void wait() {
     std::unique_lock lock(mutex_);
-    all_.wait_for(lock, kPatience, [this] { return open_ == 0; });
+    all_.wait_for(lock, kForOthers, [this] { return open_ == 0; });
   }
 
  private:
