@@ -23,9 +23,9 @@ FIRST_TLS_CONNECTIONS = 100
 # ---- memory per idle connection -------------------------------------------------------------------
 
 @contextlib.contextmanager
-def holding(connections, entry, setup, server, echo):
+def holding(connections, entry, setup, server, echo, more=()):
     """So many connections that stand and do nothing, new ones or after one echo on each."""
-    arguments = ["--idle", "--connections", connections, "--duration", 60]
+    arguments = ["--idle", "--connections", connections, "--duration", 60, *more]
     client = subprocess.Popen(
         client_command(setup.client_of(entry), server, arguments + ["--idle-echo"] * echo),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

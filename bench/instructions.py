@@ -56,12 +56,13 @@ class Options:
     depth: int = 1
     requests: int = 50000
     repeat: int = 3
+    arguments: tuple = ()  # instead of the three above it
 
 
 def measure(command, options, cores):
     """Slopes of a server's command, as many as options.repeat says."""
-    arguments = ["--connections", options.connections, "--size", options.size,
-                 "--depth", options.depth]
+    arguments = list(options.arguments) or ["--connections", options.connections, "--size", options.size,
+                                            "--depth", options.depth]
     slopes = []
     for _ in range(options.repeat):
         few, many = (count_instructions(command, options.load_client, arguments, requests, cores)

@@ -57,7 +57,7 @@ class Server:
             self.stop()
             raise
 
-    def _read_address(self):
+    def read_line(self):
         output = b""
         deadline = time.monotonic() + START_SECONDS
         descriptor = self._process.stdout.fileno()
@@ -66,9 +66,12 @@ class Server:
             piece = os.read(descriptor, 4096) if ready else b""
             if not piece:
                 reason = "has ended" if ready else f"says nothing for {START_SECONDS} s"
-                raise BenchError(f"{shlex.join(self.command)}: {reason} instead of listening")
+                raise BenchError(f"{shlex.join(self.command)}: it {reason}")
             output += piece
-        line = output.decode(errors="replace").splitlines()[0]
+        return output.decode(errors="replace").splitlines()[0]
+
+    def _read_address(self):
+        line = self.read_line()
         match = re.match(r"listening on \[?(.*?)\]?:(\d+)\b", line)
         if not match:
             raise BenchError(f"{self.command[0]}: '{line}' instead of 'listening on ADDRESS:PORT'")

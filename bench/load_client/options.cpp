@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "stream_pattern.h"
+
 namespace load_client {
 namespace {
 
@@ -17,6 +19,7 @@ constexpr char kUsage[] =
     "  --address A          server's IP address (127.0.0.1)\n"
     "  --connections C      connections at the same time (64)\n"
     "  --size BYTES         bytes per message (64)\n"
+    "  --lines              each message ends with a line feed, and has no other\n"
     "  --depth D            messages in flight per connection (1)\n"
     "  --rate R             requests per second, over all connections, evenly spaced; latencies\n"
     "                       count from when a request was due, not from when it could be sent\n"
@@ -111,6 +114,7 @@ Options parse_options(int argc, char** argv) {
     port,
     connections,
     size,
+    lines,
     depth,
     rate,
     slow,
@@ -132,6 +136,7 @@ Options parse_options(int argc, char** argv) {
       {"port", required_argument, nullptr, port},
       {"connections", required_argument, nullptr, connections},
       {"size", required_argument, nullptr, size},
+      {"lines", no_argument, nullptr, lines},
       {"depth", required_argument, nullptr, depth},
       {"rate", required_argument, nullptr, rate},
       {"slow", required_argument, nullptr, slow},
@@ -155,6 +160,7 @@ Options parse_options(int argc, char** argv) {
   std::uint16_t server_port = 0;
   bool has_duration = false;
   bool has_warmup = false;
+  bool has_lines = false;
   bool churn = false;
   bool idle = false;
   bool broadcast = false;
@@ -172,6 +178,9 @@ Options parse_options(int argc, char** argv) {
         break;
       case size:
         options.size = parse<unsigned long>("size", 1, kMaxSize);
+        break;
+      case lines:
+        has_lines = true;
         break;
       case depth:
         options.depth = static_cast<unsigned>(parse<unsigned long>("depth", 1, kMaxDepth));
@@ -234,6 +243,11 @@ Options parse_options(int argc, char** argv) {
   const auto server = bench::make_socket_address(server_address, server_port);
   if (!server) refuse("--address: '%s' is no IP address", server_address.c_str());
   options.server = *server;
+  if (has_lines) {
+    if (options.size > StreamPattern::kPeriod)
+      refuse("--lines: at most %zu bytes", StreamPattern::kPeriod);
+    StreamPattern::be_lines(options.size);
+  }
   return options;
 }
 

@@ -5,6 +5,7 @@
 #include <weir/net/stream/sending.h>
 
 #include <cstddef>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -78,6 +79,9 @@ class ByteCalls {
   SendAwaiter send(std::span<const std::string_view> parts) {
     return SendAwaiter(outbox(), join(parts));
   }
+  /// In braces, two literals would be a string of what lies between them; and GCC 12 keeps no array
+  /// of a co_await's expression. A `std::array` is what takes parts.
+  SendAwaiter send(std::initializer_list<std::string_view> parts) = delete;
   /// Moved: the bytes are sent from where they are, without a copy.
   SendAwaiter send(Chunk&& chunk) noexcept { return SendAwaiter(outbox(), std::move(chunk)); }
   SendAwaiter send(std::string&& bytes) { return SendAwaiter(outbox(), adopt(std::move(bytes))); }

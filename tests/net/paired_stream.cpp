@@ -41,6 +41,11 @@ Task<std::string> ask(Stream& stream) {
   }
 }
 
+// Two literals in braces would be one string, of what lies between them in memory.
+template <class Stream>
+concept SendsBraces = requires(Stream& stream) { stream.send({"head", "body"}); };
+static_assert(!SendsBraces<PairedStream> && !SendsBraces<TcpConnection>);
+
 Task<> send_into(PairedStream& to, std::size_t size, std::optional<std::error_code>& error) {
   std::string message(size, 'x');
   const auto result = co_await as_tuple(to.send(std::move(message)));
