@@ -4,6 +4,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <chrono>
 #include <cstddef>
@@ -12,6 +14,8 @@
 
 namespace weir::detail {
 namespace {
+
+constexpr std::size_t kMostDescriptors = 253;  // of a message: SCM_MAX_FD, unix(7)
 
 std::string_view variable(const char* name) noexcept {
   const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe)
@@ -25,22 +29,50 @@ std::uint64_t number_of(std::string_view text) noexcept {
   return parsed.ec == std::errc() && parsed.ptr == text.data() + text.size() ? number : 0;
 }
 
-}  // namespace
-
-void tell_service_manager(std::string_view state) noexcept {
+/// Once, to the manager's socket.
+bool tell(std::string_view state, std::span<const int> descriptors) noexcept {
   const std::string_view path = variable("NOTIFY_SOCKET");
   sockaddr_un to{};
-  if (path.size() < 2 || path.size() >= sizeof to.sun_path) return;
-  if (path.front() != '/' && path.front() != '@') return;
+  if (path.size() < 2 || path.size() >= sizeof to.sun_path) return false;
+  if (path.front() != '/' && path.front() != '@') return false;
   to.sun_family = AF_UNIX;
   std::memcpy(to.sun_path, path.data(), path.size());
   if (path.front() == '@') to.sun_path[0] = '\0';
   const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return;
-  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
-  (void)::sendto(fd, state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
-                 reinterpret_cast<const sockaddr*>(&to), size);
+  if (fd < 0) return false;
+  iovec text{.iov_base = const_cast<char*>(state.data()), .iov_len = state.size()};
+  msghdr message{};
+  message.msg_name = &to;
+  message.msg_namelen = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
+  message.msg_iov = &text;
+  message.msg_iovlen = 1;
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(kMostDescriptors * sizeof(int))> control{};
+  if (!descriptors.empty()) {
+    message.msg_control = control.data();
+    message.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(header), descriptors.data(), descriptors.size_bytes());
+  }
+  const bool sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
   ::close(fd);
+  return sent;
+}
+
+}  // namespace
+
+void tell_service_manager(std::string_view state) noexcept { (void)tell(state, {}); }
+
+bool store_descriptors(std::span<const int> descriptors) noexcept {
+  bool stored = true;
+  while (stored && !descriptors.empty()) {
+    const auto some = descriptors.first(std::min(descriptors.size(), kMostDescriptors));
+    stored = tell("FDSTORE=1\nFDNAME=weir", some);
+    descriptors = descriptors.subspan(some.size());
+  }
+  return stored;
 }
 
 Duration service_watchdog() noexcept {

@@ -2,6 +2,7 @@
 
 #include <weir/coro/scheduler.h>
 
+#include <span>
 #include <string_view>
 
 namespace weir::detail {
@@ -10,6 +11,10 @@ namespace weir::detail {
 /// "STOPPING=1", "WATCHDOG=1". Nothing where there is nobody (NOTIFY_SOCKET). It never waits; what
 /// does not go is lost. From any thread.
 void tell_service_manager(std::string_view state) noexcept;
+
+/// Gives it copies of descriptors to keep for the next process of the service (FDSTORE=1). False
+/// where there is nobody, or it did not go.
+bool store_descriptors(std::span<const int> descriptors) noexcept;
 
 /// How long the service may say nothing before it is taken for stuck (sd_watchdog_enabled(3)); 0:
 /// nobody looks, or not at this process.

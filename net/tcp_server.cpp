@@ -62,6 +62,9 @@ void check(const ServerOptions& options) {
     reject("balance", std::to_string(static_cast<int>(options.balance)),
            "it is none of its values");
   }
+  if (options.store_listeners && !options.inherit_listeners) {
+    reject("store_listeners", "true", "who does not inherit them cannot bind their address again");
+  }
   detail::check(options.connection);
 }
 
@@ -168,6 +171,7 @@ void TcpServer::start(Handler handler) {
   const std::size_t first = base_accepts ? shares.size() - 1 : 0;
   const std::size_t accepting = base_accepts ? 1 : options.threads;
   std::size_t next = 0;  // a predecessor may have had more loops than we have
+  if (options.store_listeners && parts_->entry) parts_->listeners->store();
   auto listeners = parts_->listeners->take();
   const bool inherited = std::any_of(listeners.begin(), listeners.end(),
                                      [](const auto& listener) { return listener.inherited; });
@@ -186,8 +190,8 @@ void TcpServer::start(Handler handler) {
       AcceptorOptions held;  // an inherited one may hold more than ours would
       held.backlog = std::max(options.backlog, held.backlog);
       Acceptor acceptor(share.gate().loop(), std::move(listener.socket), held);
-      if (!listener.inherited) acceptor.own_listener();
-      if (!parts_->listeners->owns_files()) acceptor.share_listener();
+      if (!listener.inherited && !listener.stored) acceptor.own_listener();
+      if (!parts_->listeners->owns_files() || listener.stored) acceptor.share_listener();
       acceptor.share_listener(core_->successors);
       share.intake().accept_with(std::move(acceptor));
     });

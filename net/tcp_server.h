@@ -48,6 +48,12 @@ struct ServerOptions {
   /// bound to its host.
   bool inherit_listeners = true;
 
+  /// Gives the listening sockets that this process opened to the service manager to keep
+  /// (NOTIFY_SOCKET, FDSTORE of sd_notify(3); systemd's `FileDescriptorStoreMax=`): who connects
+  /// after a crash or during a restart waits for the next process, which inherits them, instead of
+  /// being refused. Without a manager nothing is kept.
+  bool store_listeners = false;
+
   /// Connections at the same time; 0: no limit. Those beyond are closed at once. A peer is an IPv4
   /// address or the /64 of an IPv6 one.
   std::size_t max_connections = 0;

@@ -1,4 +1,5 @@
 #include <weir/io/handover.h>
+#include <weir/io/service_manager.h>
 #include <weir/net/server/listeners.h>
 
 #include <utility>
@@ -20,6 +21,15 @@ void Listeners::open(Sockets& sockets) {
       address = open_.back().socket.bound_address();  // with the port that all share
     }
   }
+}
+
+void Listeners::store() {
+  std::vector<int> descriptors;
+  for (const Listener& listener : open_) {
+    if (!listener.inherited) descriptors.push_back(listener.socket.fd());
+  }
+  const bool stored = store_descriptors(descriptors);
+  for (Listener& listener : open_) listener.stored = stored && !listener.inherited;
 }
 
 std::size_t Listeners::inherit(Sockets& sockets, SocketAddress& address) {

@@ -11,7 +11,8 @@ namespace weir::detail {
 /// A socket that listens, until an acceptor takes it over.
 struct Listener {
   Socket socket;
-  bool inherited = false;  // somebody else may have it too
+  bool inherited = false;  // from whoever started this process
+  bool stored = false;     // the service manager keeps it for the next one
 };
 
 /// The listening sockets of a server, from when they are opened, or found among those that this
@@ -27,6 +28,9 @@ class Listeners {
 
   /// Throws `std::system_error` naming the address; what is open by then stays so.
   void open(Sockets& sockets);
+
+  /// Has the service manager keep those that are this process's own.
+  void store();
 
   /// The first address, with the real port once it is open.
   [[nodiscard]] const SocketAddress& address() const noexcept { return addresses_.front(); }

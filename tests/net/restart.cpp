@@ -27,6 +27,7 @@
 #include "../support/net.h"
 #include "../support/net_server.h"
 #include "../support/process.h"
+#include "../support/service_manager.h"
 
 using namespace weir;
 using namespace weir::test;
@@ -419,6 +420,51 @@ TEST_CASE("a listening socket is inherited as systemd hands it over") {
   ::kill(servers.current(), SIGTERM);
   CHECK(servers.wait() == 0);
   CHECK_THROWS_AS(Peer::connect(address), std::system_error);
+}
+
+TEST_CASE(
+    "after a crash who connects waits for the next process, where the manager keeps listeners") {
+  for (const std::string kind : {"ip", "unix", "2 reuse_port"}) {
+    CAPTURE(kind);
+    const Directory directory;
+    Manager manager;
+    const Environment socket("NOTIFY_SOCKET", manager.name().c_str());
+    const std::string wanted = kind == "unix" ? "unix:" + directory.file("socket") : "127.0.0.1:0";
+    std::vector<std::string> command = {kProgram, "run", wanted};
+    const std::size_t listeners = kind == "2 reuse_port" ? 2 : 1;
+    if (listeners == 2) command.insert(command.end(), {"2", "reuse_port"});
+    std::vector<Peer> early;
+    SocketAddress address;
+    {
+      Servers servers(command);
+      address = servers.ready();
+      CHECK(manager.next() == "FDSTORE=1\nFDNAME=weir");
+      CHECK(manager.next() == "READY=1");
+      CHECK(manager.store().size() == listeners);
+      talk(address);
+      ::kill(servers.current(), SIGKILL);
+      CHECK(servers.wait() == -SIGKILL);
+    }
+    for (int i = 0; i < 20; ++i) {
+      early.push_back(Peer::connect(address));
+      early.back().send("early");
+    }
+    std::vector<int> kept;
+    for (const Peer& one : manager.store()) kept.push_back(one.fd());
+    command[2] = address.to_string();
+    command.insert(command.begin(), {"/bin/sh", "-c",
+                                     "LISTEN_PID=$$ LISTEN_FDS=" + std::to_string(listeners) +
+                                         " LISTEN_FDNAMES=weir:weir exec \"$0\" \"$@\""});
+    Servers servers(command, kept);
+    servers.line("kept");
+    CHECK(servers.ready() == address);
+    for (Peer& one : early) CHECK(one.receive_exactly(5) == "early");
+    early.clear();
+    CHECK(manager.next() == "READY=1");  // it has them already
+    ::kill(servers.current(), SIGTERM);
+    CHECK(servers.wait() == 0);
+    CHECK(Peer::connect(address).fd() >= 0);  // waits for the next one
+  }
 }
 
 TEST_CASE("every inherited listener of the address is served, however few loops there are") {

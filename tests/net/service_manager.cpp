@@ -1,15 +1,12 @@
 // What a server that runs as a service tells its manager: sd_notify(3).
+#include "../support/service_manager.h"
+
 #include <doctest/doctest.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <csignal>
-#include <cstddef>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,49 +17,6 @@
 
 using namespace weir;
 using namespace weir::test;
-
-namespace {
-
-/// A manager's end of it.
-class Manager {
- public:
-  Manager() : fd_(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un any{};
-    any.sun_family = AF_UNIX;
-    REQUIRE(::bind(fd_, reinterpret_cast<sockaddr*>(&any), sizeof any.sun_family) == 0);
-    socklen_t size = sizeof any;  // the kernel has chosen an abstract name
-    ::getsockname(fd_, reinterpret_cast<sockaddr*>(&any), &size);
-    name_ = '@' + std::string(any.sun_path + 1, size - offsetof(sockaddr_un, sun_path) - 1);
-    const timeval patience{.tv_sec = 120, .tv_usec = 0};
-    ::setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-  }
-  Manager(const Manager&) = delete;
-  Manager& operator=(const Manager&) = delete;
-  ~Manager() { ::close(fd_); }
-
-  [[nodiscard]] const std::string& name() const { return name_; }
-  /// The next that it is told.
-  [[nodiscard]] std::string next(int flags = 0) const {
-    char text[256];
-    ssize_t count = 0;
-    while ((count = ::recv(fd_, text, sizeof text, flags)) < 0 && errno == EINTR) continue;
-    INFO("errno: " << errno);
-    CHECK((count > 0 || flags == MSG_DONTWAIT));
-    return count < 0 ? std::string() : std::string(text, static_cast<std::size_t>(count));
-  }
-  /// What it has been told by now.
-  [[nodiscard]] std::vector<std::string> all() const {
-    std::vector<std::string> told;
-    for (std::string one; !(one = next(MSG_DONTWAIT)).empty();) told.push_back(std::move(one));
-    return told;
-  }
-
- private:
-  int fd_;
-  std::string name_;
-};
-
-}  // namespace
 
 TEST_CASE("a server tells its service manager that it accepts, and that it ends") {
   const CapturedLog log;

@@ -76,6 +76,7 @@ int main(int argc, char** argv) try {
   options.hand_over_timeout = 1h;  // and no successor is given up
   if (argc > 3) options.threads = static_cast<std::size_t>(std::atoi(argv[3]));
   options.reuse_port = argc > 4;
+  options.store_listeners = std::getenv("NOTIFY_SOCKET") != nullptr;
   if (std::getenv("LISTEN_FDS") != nullptr) say("kept");
   if (std::string(argv[1]) == "run") {
     TcpServer server(options);
