@@ -11,7 +11,7 @@ from conan.tools.files import copy
 
 class Weir(ConanFile):
     name = "weir"
-    version = "0.1.0"
+    version = "0.2.0"
     license = "MIT"
     description = "Coroutine TCP framework for Linux, on io_uring"
     settings = "os", "compiler", "build_type", "arch"

@@ -152,7 +152,7 @@ def main(work):
     if foreign:
         sys.exit("FAILED: the shared library shows what is not its own:\n" + "\n".join(foreign[:20]))
     soname = run("readelf", "-d", library)
-    if "libweir.so.0.1" not in soname:
+    if "libweir.so.0.2" not in soname:
         sys.exit("FAILED: the shared library has no SONAME with its version")
     print("passed: symbols and SONAME of the shared library")
 
