@@ -28,14 +28,15 @@ def without_code(text):
 
 @functools.cache
 def anchors_of(path):
-    anchors = set()
+    """In the order of the headings."""
+    anchors = {}
     for title in HEADING.findall(without_code(path.read_text(encoding="utf-8"))):
         title = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "")
         slug = re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
         number = 0
         while (anchor := f"{slug}-{number}" if number else slug) in anchors:
             number += 1
-        anchors.add(anchor)
+        anchors[anchor] = title
     return anchors
 
 
