@@ -5,8 +5,8 @@ usage: compare_translations.py TRANSLATION...
 
 The original of guide.zh.md is guide.md, beside it. Both must have headings of the same number and
 levels. In each section: the same code blocks, apart from comments, so that those of the original are
-compiled for both; paragraphs, lists and tables of the same sizes in the same order; the same words in
-backquotes, the same numbers, and links to the same places. A link leads to the translation of a page
+compiled for both; paragraphs, items of lists and rows of tables in the same order, with the same words
+in backquotes and the same numbers in each; links to the same places. A link leads to the translation of a page
 that has one, and to the heading there that stands where the original's does. Each links the other.
 """
 
@@ -35,42 +35,43 @@ def without_comments(block):
     return [line.rstrip() for line in code.splitlines() if line.strip()]
 
 
+def words_in(text):
+    return collections.Counter(set(CODE.findall(text)))
+
+
+def numbers_in(text):
+    return collections.Counter(NUMBER.findall(LINK.sub("]", CODE.sub("", text))))
+
+
 class Section:
     def __init__(self, level, title):
         self.level, self.title = level, title
         self.lines = []
         self.blocks = []
 
-    def shape(self):
-        """What stands in it, in order: lists and tables with their sizes."""
+    def parts(self):
+        """Kind and text of each: paragraphs, items, rows, the blocks' places."""
         found, before = [], ""
         for line in self.lines:
             if MARK.match(line):
-                kind = "a code block"
+                kind = "code block"
             elif line.startswith("|"):
-                kind = f"a table of {line.count('|') - 1} columns"
+                kind = f"row of {line.count('|') - 1}"
             elif line.startswith("- "):
-                kind = "a list"
-            elif line.strip() and line.startswith(" ") and before == "a list":
-                continue  # an item goes on
+                kind = "item"
+            elif line.strip() and line.startswith(" ") and before == "item":
+                kind = "item, going on"
             else:
-                kind = "a paragraph" if line.strip() else ""
-            if kind and (kind != before or kind == "a code block"):
-                found.append([kind, 0])
-            if kind:
-                found[-1][1] += 1
-            before = kind
-        return [kind if kind in ("a paragraph", "a code block") else f"{kind}, {count} long"
-                for kind, count in found]
+                kind = "paragraph" if line.strip() else ""
+            if kind == "item, going on" or kind == before == "paragraph":
+                found[-1][1] += "\n" + line
+            elif kind:
+                found.append([kind, line])
+            before = kind.removesuffix(", going on")
+        return found
 
     def prose(self):
         return "\n".join(line for line in self.lines if not MARK.match(line))
-
-    def words(self):
-        return set(CODE.findall(self.prose()))
-
-    def numbers(self):
-        return set(NUMBER.findall(LINK.sub("]", CODE.sub("", self.prose()))))
 
 
 class Document:
@@ -126,22 +127,28 @@ def place(target, anchor):
     return f"{original}, heading {number}"
 
 
-def compare_sets(what, mine, theirs):
-    for one, extra in (("original", mine - theirs), ("translation", theirs - mine)):
-        for item in sorted(extra):
-            yield f"only the {one} has {what} {item}"
+def compare_parts(mine, theirs):
+    kinds = [[kind for kind, _ in section.parts()] for section in (mine, theirs)]
+    if kinds[0] != kinds[1]:
+        yield f"it consists of: {'; '.join(kinds[0])}\nand: {'; '.join(kinds[1])}"
+        return
+    for (kind, text), (_, other) in zip(mine.parts(), theirs.parts()):
+        if kind == "code block":
+            continue
+        for what, found_in in (("the words", words_in), ("the number", numbers_in)):
+            one, another = found_in(text), found_in(other)
+            for owner, extra in (("original", one - another), ("translation", another - one)):
+                for found in extra:
+                    yield f"only the {owner} has {what} {found}, in:\n{text}\n{other}"
 
 
 def compare_sections(original, translation, mine, theirs):
     if mine.level != theirs.level:
         yield f"a heading of level {mine.level}, and of {theirs.level}"
-    if mine.shape() != theirs.shape():
-        yield f"it consists of: {'; '.join(mine.shape())}\nand: {'; '.join(theirs.shape())}"
+    yield from compare_parts(mine, theirs)
     for block, other in zip(mine.blocks, theirs.blocks):
         if without_comments(block) != without_comments(other):
             yield f"a code block differs:\n{block}\n{other}"
-    yield from compare_sets("the words", mine.words(), theirs.words())
-    yield from compare_sets("the number", mine.numbers(), theirs.numbers())
     to_each_other = {original.path, translation.path}
     places = []
     for document, section in ((original, mine), (translation, theirs)):
