@@ -9,10 +9,11 @@ import json
 import os
 import re
 import shutil
-import struct
+import pathlib
 import sys
-import zlib
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "support"))
+from picture import picture
 from planted import DEADLOCK, STARVED, directory, expect, planted, run
 
 DOCTOR, PROGRAMS = (os.path.abspath(argument) for argument in sys.argv[1:3])
@@ -21,20 +22,6 @@ DOCTOR, PROGRAMS = (os.path.abspath(argument) for argument in sys.argv[1:3])
 def browse(browser, where, *arguments):
     return run(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                "--no-first-run", f"--user-data-dir={where}/profile", *arguments)
-
-
-def picture(path):
-    """Width, height and how many different bytes a PNG (RFC 2083) has in its lines."""
-    data = path.read_bytes()
-    expect(data[:8] == b"\x89PNG\r\n\x1a\n", "a picture")
-    width, height = struct.unpack(">II", data[16:24])
-    at, packed = 8, b""
-    while at < len(data):
-        size, kind = struct.unpack(">I4s", data[at:at + 8])
-        if kind == b"IDAT":
-            packed += data[at + 8:at + 8 + size]
-        at += 12 + size
-    return width, height, len(set(zlib.decompress(packed)))
 
 
 def main():
