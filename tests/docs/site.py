@@ -23,7 +23,7 @@ from picture import picture
 SOURCE = pathlib.Path(sys.argv[1])
 # Places that Doxygen 1.9 names itself, and forgets to make: of friends, and of nested classes that it leaves out.
 OWN = re.compile(r"a[0-9a-f]{32,}|nested-classes")
-SEARCHED = ["TcpServer", "TcpConnection", "when_any", "PairedStream", "BlockingPool"]
+SEARCHED = ["TcpServer", "TcpConnection", "when_any", "stream_pair", "BlockingPool", "TlsContext"]
 
 
 class Page(html.parser.HTMLParser):
