@@ -1,0 +1,156 @@
+// job_server --port N --results FILE [--address A] [--threads T] [--engine auto|uring|epoll]
+//            [--workers N] [--most N]
+//
+// Jobs by line, done in the background: "1000" asks for the number of primes below it. "+7" says
+// that it was accepted as job 7, "-BUSY" that too many wait. Results go to the file, whether the
+// client is there or not. SIGTERM ends it when all is done that was accepted, a second signal at
+// once.
+#include <weir/weir.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "common/arguments.h"
+
+using namespace weir;
+
+namespace {
+
+constexpr std::uint64_t kLargest = 10'000'000;
+
+std::size_t count_primes(std::size_t below) {
+  std::vector<bool> composite(below);
+  std::size_t count = 0;
+  for (std::size_t n = 2; n < below; ++n) {
+    if (composite[n]) continue;
+    ++count;
+    for (std::size_t multiple = n * n; multiple < below; multiple += n) composite[multiple] = true;
+  }
+  return count;
+}
+
+/// Accepts jobs from any loop, and has them done by workers on one.
+class Jobs {
+ public:
+  Jobs(const std::string& path, std::size_t most)
+      : waiting_(most), results_(std::fopen(path.c_str(), "ae"), &std::fclose) {
+    if (!results_) throw std::system_error(errno, std::generic_category(), path);
+  }
+
+  /// The job's number; nothing where too many wait. What is accepted is done.
+  std::optional<std::uint64_t> submit(std::size_t below) {
+    const std::uint64_t number = ++last_;
+    ++left_;
+    if (waiting_.try_send({number, below})) return number;
+    --left_;
+    return std::nullopt;
+  }
+  /// No further ones: workers end when the others are done.
+  void close() { waiting_.close(); }
+  [[nodiscard]] std::size_t left() const { return left_; }
+
+  Task<> work() {
+    while (auto job = co_await waiting_.receive()) {
+      auto work = [this, job = *job] { do_one(job); };
+      const auto done = co_await as_tuple(blocking(std::move(work)));
+      if (done.error) {
+        logging::write(logging::Level::error, "a result is lost: " + done.error.message());
+      } else {
+        --left_;
+      }
+    }
+  }
+
+ private:
+  struct Job {
+    std::uint64_t number;
+    std::size_t below;
+  };
+
+  void do_one(const Job& job) const {  // in a thread: it takes its time, and so may the disk
+    const std::size_t count = count_primes(job.below);
+    if (std::fprintf(results_.get(), "%llu: %zu primes below %zu\n",
+                     static_cast<unsigned long long>(job.number), count, job.below) < 0 ||
+        std::fflush(results_.get()) != 0) {
+      throw std::system_error(errno, std::generic_category(), "results");
+    }
+  }
+
+  Channel<Job> waiting_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> results_;
+  std::atomic<std::uint64_t> last_ = 0;
+  std::atomic<std::size_t> left_ = 0;
+};
+
+std::optional<std::size_t> number_in(std::string_view line) {
+  while (line.ends_with('\n') || line.ends_with('\r')) line.remove_suffix(1);
+  std::size_t number = 0;
+  const char* end = line.data() + line.size();
+  const auto [stop, error] = std::from_chars(line.data(), end, number);
+  if (error != std::errc() || stop != end || number > kLargest) return std::nullopt;
+  return number;
+}
+
+Task<> take_jobs(TcpConnection conn, Jobs& jobs) {
+  for (;;) {
+    auto next = co_await when_any(conn.draining(), as_tuple(conn.read_until("\n", 64)));
+    if (next.index() == 0) co_return;
+    auto& [error, line] = std::get<1>(next);
+    if (error || !line) co_return;
+    if (const auto below = number_in(line.view()); !below) {
+      co_await conn.send("-ERR a number, 10000000 at the most\r\n");
+    } else if (const auto number = jobs.submit(*below); number) {
+      co_await conn.send('+' + std::to_string(*number) + "\r\n");
+    } else {
+      co_await conn.send("-BUSY\r\n");
+    }
+  }
+}
+
+/// What was accepted by the time that nobody can submit any more, to its end.
+Task<> finish(TcpServer& server, Jobs& jobs, TaskGroup& workers) {
+  co_await server.drain(std::chrono::seconds(10));
+  jobs.close();
+  co_await workers.join();
+}
+
+Task<> serve_jobs(const ServerOptions& options, std::size_t count, Jobs& jobs) {
+  Signals signals(SIGINT, SIGTERM);
+  TaskGroup workers;
+  for (std::size_t i = 0; i < count; ++i) workers.spawn(jobs.work());
+  TcpServer server(EventLoop::current(), options);
+  server.start([&jobs](TcpConnection conn) { return take_jobs(std::move(conn), jobs); });
+  std::printf("listening on %s\n", server.address().to_string().c_str());
+  std::fflush(stdout);
+  (void)co_await signals.next();
+  (void)co_await when_any(finish(server, jobs, workers), signals.next());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const Arguments arguments(argc, argv, {{"results", ""}, {"workers", "4"}, {"most", "1000"}});
+  const ServerOptions options = arguments.server_options("jobs");
+  Jobs jobs(arguments.text("results"), arguments.number("most"));
+  EventLoop loop(options.loop);
+  loop.run_until_complete(
+      serve_jobs(options, std::max<std::size_t>(arguments.number("workers"), 1), jobs));
+  if (jobs.left() > 0) throw std::runtime_error(std::to_string(jobs.left()) + " jobs are not done");
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "job_server: %s\n", error.what());
+  return 1;
+}
