@@ -73,6 +73,8 @@ class Example {
   [[nodiscard]] Peer connect(int buffer_bytes = 0) const {
     return Peer::connect(address_, buffer_bytes);
   }
+  /// What it says after its first line.
+  std::string read_line() { return child_.read_line(); }
   [[nodiscard]] bool runs() const { return ::kill(child_.process(), 0) == 0; }
 
   /// Memory of its own that it has now, in bytes; 0 with sanitizers, whose own would be most of it.
