@@ -26,8 +26,9 @@ class Client {
 
   /// `co_await call(request, limit)` gives the answer. Without a connection it waits for one.
   /// Throws `weir::errc::deadline` when the time is over, and `std::errc::connection_reset` when
-  /// the connection broke under it: after either the server may have done it or not. Dropping it
-  /// forgets the answer.
+  /// the connection broke under it: after either the server may have done it or not. Where
+  /// connecting fails for good (`TcpClient::run`) what waits for that gets `operation_canceled`,
+  /// and all later calls their deadline. Dropping it forgets the answer.
   [[nodiscard]] weir::Task<std::string> call(std::string request, std::chrono::nanoseconds limit) {
     co_return co_await weir::timeout(limit, ask(std::move(request)));
   }
