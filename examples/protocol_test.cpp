@@ -113,7 +113,7 @@ Task<> what_is_too_long_is_refused_before_it_is_there() {
 }
 
 Task<> an_end_within_a_message_gets_no_answer() {
-  for (const std::size_t size : {0, 1, 2, 4}) {
+  for (const std::size_t size : {0U, 1U, 2U, 4U}) {
     Served server;
     co_await server.stream.send(to_bytes("abc").substr(0, size));
     co_await server.stream.shutdown();
