@@ -152,6 +152,9 @@ TEST_CASE("scenario: calls end in time with their own answers, whatever becomes 
     world.check(progress.answered + progress.late + progress.broken + progress.dropped == 300,
                 "every call ends");
     world.check(progress.answered > 0, "some are answered");
+    sim::sometimes(progress.late > 0, "a call is too late");
+    sim::sometimes(progress.broken > 0, "a call breaks with its connection");
+    sim::sometimes(progress.dropped > 0, "a call is dropped");
   });
 }
 
