@@ -46,9 +46,10 @@ std::size_t count_primes(std::size_t below) {
 /// Accepts jobs from any loop, and has them done by workers on one.
 class Jobs {
  public:
-  Jobs(const std::string& path, std::size_t most)
-      : waiting_(most), results_(std::fopen(path.c_str(), "ae"), &std::fclose) {
-    if (!results_) throw std::system_error(errno, std::generic_category(), path);
+  Jobs(const std::string& path, std::size_t most) : waiting_(most) {
+    std::FILE* file = std::fopen(path.c_str(), "ae");
+    if (file == nullptr) throw std::system_error(errno, std::generic_category(), path);
+    results_.reset(file, &std::fclose);
   }
 
   /// The job's number; nothing where too many wait. What is accepted is done.
@@ -65,7 +66,8 @@ class Jobs {
 
   Task<> work() {
     while (auto job = co_await waiting_.receive()) {
-      auto work = [this, job = *job] { do_one(job); };
+      // Dropped while it runs it goes on: it holds what it needs.
+      auto work = [job = *job, results = results_] { do_one(job, *results); };
       const auto done = co_await as_tuple(blocking(std::move(work)));
       if (done.error) {
         logging::write(logging::Level::error, "a result is lost: " + done.error.message());
@@ -81,17 +83,18 @@ class Jobs {
     std::size_t below;
   };
 
-  void do_one(const Job& job) const {  // in a thread: it takes its time, and so may the disk
+  /// In a thread: it takes its time, and so may the disk.
+  static void do_one(const Job& job, std::FILE& results) {
     const std::size_t count = count_primes(job.below);
-    if (std::fprintf(results_.get(), "%llu: %zu primes below %zu\n",
+    if (std::fprintf(&results, "%llu: %zu primes below %zu\n",
                      static_cast<unsigned long long>(job.number), count, job.below) < 0 ||
-        std::fflush(results_.get()) != 0) {
+        std::fflush(&results) != 0) {
       throw std::system_error(errno, std::generic_category(), "results");
     }
   }
 
   Channel<Job> waiting_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> results_;
+  std::shared_ptr<std::FILE> results_;
   std::atomic<std::uint64_t> last_ = 0;
   std::atomic<std::size_t> left_ = 0;
 };
@@ -128,12 +131,10 @@ Task<> finish(TcpServer& server, Jobs& jobs, TaskGroup& workers) {
   co_await workers.join();
 }
 
-Task<> serve_jobs(const ServerOptions& options, std::size_t count, Jobs& jobs) {
+Task<> serve_jobs(TcpServer& server, std::size_t count, Jobs& jobs) {
   Signals signals(SIGINT, SIGTERM);
   TaskGroup workers;
   for (std::size_t i = 0; i < count; ++i) workers.spawn(jobs.work());
-  TcpServer server(EventLoop::current(), options);
-  server.start([&jobs](TcpConnection conn) { return take_jobs(std::move(conn), jobs); });
   std::printf("listening on %s\n", server.address().to_string().c_str());
   std::fflush(stdout);
   (void)co_await signals.next();
@@ -145,10 +146,12 @@ Task<> serve_jobs(const ServerOptions& options, std::size_t count, Jobs& jobs) {
 int main(int argc, char** argv) try {
   const Arguments arguments(argc, argv, {{"results", ""}, {"workers", "4"}, {"most", "1000"}});
   const ServerOptions options = arguments.server_options("jobs");
+  const std::size_t workers = std::max<std::size_t>(arguments.number("workers"), 1);
   Jobs jobs(arguments.text("results"), arguments.number("most"));
   EventLoop loop(options.loop);
-  loop.run_until_complete(
-      serve_jobs(options, std::max<std::size_t>(arguments.number("workers"), 1), jobs));
+  TcpServer server(loop, options);
+  server.start([&jobs](TcpConnection conn) { return take_jobs(std::move(conn), jobs); });
+  loop.run_until_complete(serve_jobs(server, workers, jobs));
   if (jobs.left() > 0) throw std::runtime_error(std::to_string(jobs.left()) + " jobs are not done");
 } catch (const std::exception& error) {
   std::fprintf(stderr, "job_server: %s\n", error.what());

@@ -183,7 +183,7 @@ class Lookup {
   }
   /// The lines that it says, and how it ends.
   Ran result() {
-    std::string output = child_.read_all();
+    std::string output = without_stalls(child_.read_all());
     return {child_.wait(), std::move(output)};
   }
 

@@ -42,6 +42,21 @@ struct Ran {
   std::string output;
 };
 
+/// Of a machine so busy that a turn of the program's loop has taken long.
+inline bool tells_of_a_stall(std::string_view line) {
+  return line.find(" [weir] [warning] stall: ") != std::string_view::npos;
+}
+
+/// A program's output without what it says of such a machine.
+inline std::string without_stalls(const std::string& output) {
+  std::string text;
+  std::istringstream lines(output);
+  for (std::string line; std::getline(lines, line);) {
+    if (!tells_of_a_stall(line)) text += line + '\n';
+  }
+  return text;
+}
+
 /// Runs a program to its end, with `input` as its standard input.
 inline Ran run_program(const std::string& path, const std::vector<std::string>& arguments,
                        std::string_view input = {}) {
@@ -57,7 +72,7 @@ class Example {
  public:
   explicit Example(const std::string& name, std::vector<std::string> arguments = {})
       : child_(path_of(name), with_port(std::move(arguments))) {
-    const std::string line = child_.read_line();
+    const std::string line = read_line();
     constexpr std::string_view kListening = "listening on ";
     INFO("its first line: " << line);
     REQUIRE(line.starts_with(kListening));
@@ -73,8 +88,12 @@ class Example {
   [[nodiscard]] Peer connect(int buffer_bytes = 0) const {
     return Peer::connect(address_, buffer_bytes);
   }
-  /// What it says after its first line.
-  std::string read_line() { return child_.read_line(); }
+  /// What it says next, after its first line.
+  std::string read_line() {
+    std::string line = child_.read_line();
+    while (tells_of_a_stall(line)) line = child_.read_line();
+    return line;
+  }
   [[nodiscard]] bool runs() const { return ::kill(child_.process(), 0) == 0; }
 
   /// Memory of its own that it has now, in bytes; 0 with sanitizers, whose own would be most of it.

@@ -55,6 +55,14 @@ std::multiset<std::string> results_of(Peer& peer, int jobs) {
   return results;
 }
 
+Peer connect_to(Child& server) {
+  std::string line = server.read_line();
+  while (tells_of_a_stall(line)) line = server.read_line();
+  constexpr std::string_view kListening = "listening on ";
+  REQUIRE(line.starts_with(kListening));
+  return Peer::connect(SocketAddress::parse(line.substr(kListening.size())));
+}
+
 }  // namespace
 
 TEST_CASE("the server of jobs reads its options, refuses bad ones, and ends on SIGTERM") {
@@ -116,24 +124,22 @@ TEST_CASE("jobs for which there is no room are refused, and the others done") {
 
 TEST_CASE("a second signal ends the server of jobs at once, which says what is not done") {
   const Directory directory;
-  const std::string file = directory.file("results");
-  Child child(Example::path_of("job_server"), {"--port", "0", "--results", file, "--workers", "1"});
-  const std::string line = child.read_line();
-  REQUIRE(line.starts_with("listening on "));
-  Peer peer = Peer::connect(SocketAddress::parse(line.substr(13)));
-  peer.send(repeated(kLongJob, 500));
-  CHECK(results_of(peer, 500).size() == 500);
-  child.signal(SIGTERM);
-  child.signal(SIGINT);
-  CHECK(child.read_all().find(" jobs are not done\n") != std::string::npos);
-  CHECK(child.wait() == 1);
+  for (int round = 0; round < 5; ++round) {  // wherever the job under way is just then
+    Child child(Example::path_of("job_server"),
+                {"--port", "0", "--results", directory.file("results"), "--workers", "1"});
+    Peer peer = connect_to(child);
+    peer.send(repeated(kLongJob, 500));
+    CHECK(results_of(peer, 500).size() == 500);
+    child.signal(SIGTERM);
+    child.signal(SIGINT);
+    CHECK(child.read_all().find(" jobs are not done\n") != std::string::npos);
+    CHECK(child.wait() == 1);
+  }
 }
 
 TEST_CASE("a result that cannot be written is told") {
   Child child(Example::path_of("job_server"), {"--port", "0", "--results", "/dev/full"});
-  const std::string line = child.read_line();
-  REQUIRE(line.starts_with("listening on "));
-  Peer peer = Peer::connect(SocketAddress::parse(line.substr(13)));
+  Peer peer = connect_to(child);
   peer.send("10\n");
   CHECK(peer.receive_exactly(4) == "+1\r\n");
   peer.close();

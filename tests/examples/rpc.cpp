@@ -268,7 +268,7 @@ TEST_CASE("a thousand calls at once are answered on one connection") {
   Example server("rpc", {"--threads", "2"});
   const Ran ran = run_program(Example::path_of("rpc"), {"--connect", "127.0.0.1:" + server.port(),
                                                         "--calls", "1000", "--limit", "60000"});
-  CHECK(ran.output == "1000 answered, 0 too late, 0 broken\n");
+  CHECK(without_stalls(ran.output) == "1000 answered, 0 too late, 0 broken\n");
   CHECK(ran.status == 0);
   CHECK(server.end() == 0);
 }
