@@ -24,7 +24,7 @@ constexpr auto kDataTimeout = 924s;
 constexpr auto kNoRoute = 3s;
 
 constexpr std::uint32_t kReadHangUp = 0x2000;  // POLLRDHUP
-constexpr std::uint32_t kBroken = POLLIN | POLLOUT | POLLERR | POLLHUP | kReadHangUp;
+constexpr std::uint32_t kBroken = POLLIN | POLLOUT | POLLHUP | kReadHangUp;
 
 }  // namespace
 
@@ -144,7 +144,7 @@ void Endpoint::close(bool with_reset) {
     case State::open:
       break;
   }
-  if (with_reset || reset_on_close || unread() > 0) {
+  if ((with_reset || reset_on_close || unread() > 0) && !is_over()) {
     transmit(SegmentKind::reset);
     const auto self = shared_from_this();
     state = State::broken;
@@ -191,7 +191,7 @@ std::uint32_t Endpoint::events() const noexcept {
     case State::connecting:
       return 0;
     case State::broken:
-      return kBroken;
+      return kBroken | (error != 0 ? std::uint32_t{POLLERR} : 0U);
     case State::open:
       break;
   }
@@ -199,8 +199,19 @@ std::uint32_t Endpoint::events() const noexcept {
   if (unread() > 0 || fin_received) held |= POLLIN;
   if (fin_received) held |= kReadHangUp;
   if (fin_received && fin_queued) held |= POLLHUP;
-  if (has_much_room()) held |= POLLOUT;
+  if (has_much_room() || fin_queued) held |= POLLOUT;
   return held;
+}
+
+bool Endpoint::is_over() const noexcept {
+  return state == State::open && fin_received && fin_acked_;
+}
+
+/// The end goes before an error that came behind it (SOCK_DONE).
+int Endpoint::end_of_input() noexcept {
+  if (fin_received) return 0;
+  if (error != 0) return -std::exchange(error, 0);
+  return state == State::broken ? 0 : -EAGAIN;
 }
 
 void Endpoint::send_syn(bool to_somebody) {
@@ -239,12 +250,18 @@ void Endpoint::fail(int why) {
   progress();
 }
 
+/// As tcp_reset has it: who was sent the end, and has not sent one, hears of a broken pipe.
+void Endpoint::take_reset() {
+  if (is_over()) return;
+  fail(fin_received && !fin_queued ? EPIPE : ECONNRESET);
+}
+
 void Endpoint::reset_both() {
   const auto other = peer.lock();
-  fail(ECONNRESET);
+  take_reset();
   if (other != nullptr && !other->gone) {
     network_.schedule(network_.arrival(kernel.host(), remote_host, 0),
-                      [other] { other->fail(ECONNRESET); });
+                      [other] { other->take_reset(); });
   }
 }
 
@@ -323,8 +340,7 @@ void Endpoint::deliver_front() {
       to->receive(segment);
     } else if (segment.kind == SegmentKind::data || segment.kind == SegmentKind::fin ||
                segment.kind == SegmentKind::syn_ack) {
-      network_.schedule(network_.arrival(there, kernel.host(), 0),
-                        [self] { self->fail(ECONNRESET); });
+      network_.schedule(network_.arrival(there, kernel.host(), 0), [self] { self->take_reset(); });
     }
   }
   if (!wire_.empty() && !delivery_arranged_) {
@@ -396,7 +412,7 @@ void Endpoint::receive(const Segment& segment) {
       settle_close();
       break;
     case SegmentKind::reset:
-      fail(ECONNRESET);
+      take_reset();
       break;
   }
 }

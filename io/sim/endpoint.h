@@ -50,6 +50,7 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   // What the process asks for.
   [[nodiscard]] std::size_t unread() const noexcept { return input_.size(); }
   [[nodiscard]] std::size_t unacknowledged() const noexcept { return output_.size(); }
+  [[nodiscard]] std::uint64_t received() const noexcept { return received_; }
   [[nodiscard]] std::size_t room() const noexcept;
   /// What a send finds: one that found no room waits until a third is free, as on Linux.
   [[nodiscard]] std::size_t room_for_send() noexcept;
@@ -60,6 +61,10 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   void stop_listening();
   void close(bool with_reset);
   [[nodiscard]] std::uint32_t events() const noexcept;  // poll(2) bits that hold
+  /// Both directions are over, and the other side knows: to its kernel it is closed.
+  [[nodiscard]] bool is_over() const noexcept;
+  /// What a receive gives that finds no bytes: 0 at the end, an error, or -EAGAIN for now.
+  [[nodiscard]] int end_of_input() noexcept;
 
   // What the network does.
   void send_syn(bool to_somebody);  // nobody: it fails after a while
@@ -67,6 +72,8 @@ class Endpoint final : public std::enable_shared_from_this<Endpoint> {
   void receive(const Segment& segment);
   /// The connection ends with this error; what was received can still be read.
   void fail(int why);
+  /// An RST has come.
+  void take_reset();
   /// A reset that comes from nowhere: both ends see it.
   void reset_both();
   /// The machine is gone, and with it this end: nobody is told.

@@ -114,11 +114,8 @@ void Process::try_receive(Descriptor& descriptor) {
       return;
     }
     if (endpoint->unread() == 0) {
-      if (endpoint->error != 0) {
-        finish(-std::exchange(endpoint->error, 0));
-      } else if (endpoint->fin_received || broken) {
-        finish(0);
-      }
+      const int end = endpoint->end_of_input();
+      if (end != -EAGAIN) finish(end);
       return;
     }
     const std::size_t host = kernel_.host();
@@ -126,7 +123,7 @@ void Process::try_receive(Descriptor& descriptor) {
     const bool no_memory = network_.chance.hit(Fault::no_memory, host);
     const bool interrupted = network_.chance.hit(Fault::interrupted, host);
     const bool cut_short = network_.chance.hit(Fault::short_receive, host);
-    if (reset && !broken) {
+    if (reset && !broken && !endpoint->is_over()) {
       endpoint->reset_both();
     } else if (no_memory || interrupted) {
       finish(no_memory ? -ENOMEM : -EINTR);

@@ -132,7 +132,7 @@ int SimulatedSockets::local_address(int fd, RawAddress& address) {
 int SimulatedSockets::peer_address(int fd, RawAddress& address) {
   Endpoint* endpoint = find(fd);
   if (endpoint == nullptr) return -EBADF;
-  if (endpoint->state != Endpoint::State::open) return -ENOTCONN;
+  if (endpoint->state != Endpoint::State::open || endpoint->is_over()) return -ENOTCONN;
   address = endpoint->remote.raw();
   return 0;
 }
@@ -140,7 +140,7 @@ int SimulatedSockets::peer_address(int fd, RawAddress& address) {
 int SimulatedSockets::shutdown_send(int fd) {
   Endpoint* endpoint = find_live(fd);
   if (endpoint == nullptr) return -EBADF;
-  if (endpoint->state != Endpoint::State::open) return -ENOTCONN;
+  if (endpoint->state != Endpoint::State::open || endpoint->is_over()) return -ENOTCONN;
   endpoint->shutdown_send();
   return 0;
 }

@@ -36,6 +36,10 @@ class TestMachine {
   virtual std::int64_t send(int fd, std::string_view bytes, bool waits) = 0;
   /// 0 at the end of the stream.
   virtual std::int64_t receive(int fd, std::span<char> into, bool waits) = 0;
+  /// The poll(2) bits that hold of a descriptor now.
+  [[nodiscard]] virtual std::uint32_t look_at(int fd) = 0;
+  /// How many bytes its kernel has taken in for it so far; a FIN may count for one.
+  [[nodiscard]] virtual std::uint64_t arrived(int fd) = 0;
 
   /// Something that runs; its destructor waits for the end.
   class Running {

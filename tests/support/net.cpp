@@ -3,6 +3,7 @@
 #include <weir/io/kernel_sockets.h>
 
 #include <doctest/doctest.h>
+#include <linux/tcp.h>  // <netinet/tcp.h> knows less
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/resource.h>
@@ -76,6 +77,18 @@ class RealMachine final : public TestMachine {
   std::int64_t receive(int fd, std::span<char> into, bool waits) override {
     return transfer(fd, POLLIN, waits,
                     [&] { return ::recv(fd, into.data(), into.size(), MSG_DONTWAIT); });
+  }
+
+  [[nodiscard]] std::uint32_t look_at(int fd) override {
+    pollfd held{.fd = fd, .events = POLLIN | POLLOUT | POLLRDHUP, .revents = 0};
+    return ::poll(&held, 1, 0) < 0 ? 0 : static_cast<std::uint32_t>(held.revents);
+  }
+
+  [[nodiscard]] std::uint64_t arrived(int fd) override {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+    return info.tcpi_bytes_received;
   }
 
   std::unique_ptr<Running> start_thread(std::function<void()> function) override {

@@ -219,9 +219,17 @@ std::int64_t SimulatedMachine::receive(int fd, std::span<char> into, bool waits)
   };
   if (waits ? !wait_until(ready) : !ready()) return -EAGAIN;
   const std::size_t count = std::min(into.size(), endpoint->unread());
-  if (count == 0) return -std::exchange(endpoint->error, 0);
+  if (count == 0) return endpoint->end_of_input();
   endpoint->read(reinterpret_cast<std::byte*>(into.data()), count);
   return static_cast<std::int64_t>(count);
+}
+
+std::uint32_t SimulatedMachine::look_at(int fd) {
+  return process_.descriptors.find(fd)->endpoint->events();
+}
+
+std::uint64_t SimulatedMachine::arrived(int fd) {
+  return process_.descriptors.find(fd)->endpoint->received();
 }
 
 // ---- engines ------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class SimulatedMachine : public TestMachine {
   int connect(const SocketAddress& address, int buffer_bytes) override;
   std::int64_t send(int fd, std::string_view bytes, bool waits) override;
   std::int64_t receive(int fd, std::span<char> into, bool waits) override;
+  [[nodiscard]] std::uint32_t look_at(int fd) override;
+  [[nodiscard]] std::uint64_t arrived(int fd) override;
   std::unique_ptr<Running> start_thread(std::function<void()> function) override;
   void yield() override;
   [[nodiscard]] Duration turn() const noexcept override;
