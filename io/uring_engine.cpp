@@ -22,6 +22,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace weir::detail {
@@ -122,6 +123,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
     rest.splice_back(known_);
     rest.splice_back(waiting_);
     rest.splice_back(cancelling_);
+    rest.splice_back(cancelled_);
     rest.splice_back(starved_);
     while (Operation* operation = rest.pop_front()) {
       if (operation->in_flight()) end(*operation);
@@ -181,7 +183,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
   /// A read of a file that a kernel thread has begun goes on when the ring is closed: it writes to
   /// memory that nobody would know of. All else waits for a socket, and then ends with the ring.
   [[nodiscard]] bool reads_file() const noexcept {
-    for (const List<Operation>* list : {&known_, &cancelling_}) {
+    for (const List<Operation>* list : {&known_, &cancelling_, &cancelled_}) {
       for (Operation* operation = list->front(); operation != nullptr;
            operation = list->after(*operation)) {
         if (operation->kind == OperationKind::read_file &&
@@ -200,6 +202,7 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
 
   void stop(Operation& operation) noexcept {
     if (operation.state == Operation::State::submitted) {
+      ++counters_.cancelled;
       cancelling_.push_back(operation);  // linked through the target: this cannot fail
     } else {
       end(operation);
@@ -290,12 +293,11 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
     for (; !cancelling_.empty(); --room) {
       if (room == 0) return false;
       Operation& target = *cancelling_.front();
-      ++counters_.cancelled;
       io_uring_sqe& sqe = ring_.push();
       io_uring_prep_cancel64(&sqe, user_data_of(target), 0);
       sqe.flags |= IOSQE_CQE_SKIP_SUCCESS;
       io_uring_sqe_set_data64(&sqe, kCancel);
-      known_.push_back(target);
+      cancelled_.push_back(target);
     }
     if (rearm_wake_) {
       if (room == 0) return false;
@@ -385,8 +387,13 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
       } else if (tag == kWake) {
         ++counters_.wakes;
         rearm_wake_ = true;
-      }  // a cancel needs nothing: its target says what became of it
+      } else if (cqe.res == -ENOENT) {
+        cancel_missed_ = true;
+      }  // else a cancel needs nothing: its target says what became of it
     });
+    // What a cancel did not find has ended, and was taken in; or it was on its way to a thread of
+    // the kernel, as a send that waits is behind the peer's FIN, and goes on there.
+    if (std::exchange(cancel_missed_, false)) cancelling_.splice_back(cancelled_);
   }
 
   void complete(std::uint64_t user_data, std::int32_t result, std::uint32_t flags) noexcept {
@@ -469,12 +476,14 @@ class UringEngine final : public detail::EngineBase<UringEngine, RingPool> {
   bool attached_ = false;
   bool rearm_wake_ = false;
   bool polls_ = false;  // or has polled
+  bool cancel_missed_ = false;
   std::thread::id thread_;
   std::vector<msghdr> messages_;  // one per entry of the submission queue
   std::uint64_t wake_count_ = 0;  // written by the kernel
 
   List<Operation> known_;       // were with the kernel at least once; they leave when they end
   List<Operation> cancelling_;  // are with the kernel, and a cancel has to follow
+  List<Operation> cancelled_;   // of those that it has followed who have not ended
   List<Operation> waiting_;     // submitted since the last wait, or found no room then
   List<Operation> starved_;
 };

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -172,6 +173,28 @@ TEST_CASE("a connection may go while those who hear of its end are about to resu
     CHECK(send == errc::closed_here);
     CHECK(waiting == errc::closed_here);
     CHECK(flush == errc::closed_here);
+  });
+}
+
+TEST_CASE("force_close resets at once while a send waits, also right behind the peer's FIN") {
+  if (plain_only("it is about the kernel's sends")) return;
+  on_each_engine([]() -> Task<> {
+    auto [connection, peer] = connect_pair({}, 16 << 10);
+    TaskGroup group;
+    group.spawn([conn = &connection]() -> Task<> {
+      const auto sent = co_await as_tuple(conn->send(std::string(1 << 20, 'x')));
+      CHECK(sent.error == errc::closed_here);
+    });
+    co_await turns(3);
+    // On io_uring the send goes to a kernel thread then, and a cancel does not find it on its way.
+    peer.shutdown_send();
+    co_await turns(20);
+    connection.force_close();
+    // Without reading, which would let the send go on.
+    const int fd = peer.fd();
+    const auto is_reset = [fd] { return (TestMachine::current().look_at(fd) & POLLHUP) != 0; };
+    co_await turn_until(is_reset);
+    CHECK(peer.wait_for_end() == ECONNRESET);
   });
 }
 
