@@ -21,7 +21,7 @@ using namespace weir::test;
 TEST_CASE("a server tells its service manager that it accepts, and that it ends") {
   const CapturedLog log;
   for_each_engine([](Engine engine) {
-    const Manager manager;
+    Manager manager;
     const Environment socket("NOTIFY_SOCKET", manager.name().c_str());
     for (const bool by_signal : {false, true}) {
       ServerThread server(server_options(engine, 2), echo);
@@ -43,7 +43,7 @@ TEST_CASE("a server tells its service manager that it accepts, and that it ends"
 TEST_CASE("a service manager's watchdog is fed while all loops of the server answer") {
   const CapturedLog log;
   for_each_engine([](Engine engine) {
-    const Manager manager;
+    Manager manager;
     const Environment socket("NOTIFY_SOCKET", manager.name().c_str());
     const Environment limit("WATCHDOG_USEC", "20000");
     const Environment process("WATCHDOG_PID", std::to_string(::getpid()).c_str());
@@ -71,7 +71,7 @@ TEST_CASE("a service manager's watchdog is fed while all loops of the server ans
 
 TEST_CASE("a watchdog of another process is not fed, and who has no manager tells nobody") {
   for_each_engine([](Engine engine) {
-    const Manager manager;
+    Manager manager;
     const Environment limit("WATCHDOG_USEC", "1000");
     const Environment process("WATCHDOG_PID", "1");
     for (const char* name : {manager.name().c_str(), "", "@", "nonsense", "/no/such/socket"}) {
