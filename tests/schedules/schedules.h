@@ -1,0 +1,56 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace weir::schedules {
+
+/// How much of a scenario is looked at. WEIR_SCHEDULES=full in the environment looks at more: one
+/// preemption more, and as many schedules as there are.
+struct Limits {
+  unsigned preemptions = 2;         // a load that gives an old value counts as one
+  std::uint64_t schedules = 2'000;  // depth first, at the most
+  std::uint64_t random = 300;  // by priorities that chance gives and changes twice (PCT, d = 3)
+};
+
+struct Outcome {
+  std::string failure;   // empty: none
+  std::string schedule;  // in which it came: for WEIR_SCHEDULE
+  std::string account;   // step by step
+  std::uint64_t explored = 0;
+  std::uint64_t random = 0;
+  bool exhausted = false;  // within the preemptions there are no others
+};
+
+/// Runs the scenario again and again, each time in another schedule of its threads, in a child
+/// process, until one fails: threads race, all wait for ever, memory is used after it was freed, an
+/// exception leaves it, `require` is false, or the process crashes. What the scenario starts ends
+/// in it; it must be the same each time, chance apart that the schedule gives. With WEIR_SCHEDULE
+/// in the environment that one alone runs.
+Outcome explore(const std::string& name, const std::function<void()>& scenario, Limits limits = {});
+
+/// The same of threads as they come, `rounds` times: how many of them end, within some seconds.
+std::uint64_t run_freely(const std::function<void()>& scenario, std::uint64_t rounds);
+
+/// Of a scenario, by any of its threads.
+void require(bool holds, const char* what);
+
+/// What one thread sleeps in until another wakes it: the eventfd of an engine. It orders no memory.
+class Doorbell {
+ public:
+  Doorbell() = default;
+  Doorbell(const Doorbell&) = delete;
+  Doorbell& operator=(const Doorbell&) = delete;
+
+  void ring() noexcept;
+  /// Until it rings, or has rung since it was waited for last. False if the time is over, which is
+  /// when no thread can do anything else.
+  bool wait(std::chrono::steady_clock::time_point deadline) noexcept;
+
+ private:
+  std::uint32_t rung_ = 0;
+};
+
+}  // namespace weir::schedules
