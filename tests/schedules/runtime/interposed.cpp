@@ -3,11 +3,14 @@
 // of the schedule: no address comes twice.
 
 #include <dlfcn.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdarg>
+#include <cstdint>
 #include <cstdlib>
 #include <new>
 
@@ -22,6 +25,7 @@ extern "C" {
 void* __real_malloc(std::size_t bytes);
 void* __real_calloc(std::size_t count, std::size_t bytes);
 void __real_free(void* block);
+long __real_syscall(long number, ...);
 }
 
 namespace {
@@ -256,6 +260,25 @@ void* __wrap_calloc(std::size_t count, std::size_t bytes) {
 }
 
 void __wrap_free(void* block) { weir::schedules::give_back(block, WEIR_FROM); }
+
+/// Of those that the library's headers make: std::atomic's waits.
+long __wrap_syscall(long number, ...) {
+  va_list list;
+  va_start(list, number);
+  long arguments[6];
+  for (long& argument : arguments) argument = va_arg(list, long);
+  va_end(list);
+  const auto [one, two, three, four, five, six] = arguments;
+  if (number == SYS_futex) {
+    if (const Inside inside; inside) {
+      const auto* const word = reinterpret_cast<const std::uint32_t*>(one);
+      const auto step = inside.self().step_at("a futex", WEIR_FROM);
+      return schedule().futex(inside.self(), word, (two & FUTEX_CMD_MASK) == FUTEX_WAIT,
+                              static_cast<std::uint32_t>(three), step);
+    }
+  }
+  return weir::schedules::__real_syscall(number, one, two, three, four, five, six);
+}
 
 }  // extern "C"
 

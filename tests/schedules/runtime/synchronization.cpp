@@ -106,6 +106,17 @@ void Schedule::join(Thread& self, pthread_t thread, void** result, Step step) {
   fail("a thread is joined that is none of the schedule");
 }
 
+long Schedule::futex(Thread& self, const std::uint32_t* word, bool waits, std::uint32_t value,
+                     Step step) {
+  point(self, word, step);
+  if (!waits) {
+    wake(word);
+  } else if (*word == value) {
+    (void)block(self, word, step);
+  }
+  return 0;
+}
+
 /// What is initialized once, by whoever comes first (the Itanium ABI's guards of local statics).
 bool Schedule::begin_once(Thread& self, void* guard, Step step) {
   while (locations_.at(guard).owner != kMostThreads) (void)block(self, guard, step);

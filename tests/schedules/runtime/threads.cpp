@@ -27,7 +27,7 @@ void* stack_of(std::size_t thread) {
   return static_cast<char*>(all) + kStack * thread;
 }
 
-void futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value) noexcept {
+void call_futex(std::atomic<std::uint32_t>& word, int operation, std::uint32_t value) noexcept {
   ::syscall(SYS_futex, &word, operation | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
 }
 
@@ -57,7 +57,7 @@ void Schedule::run(const std::function<void()>& body) {
   pthread_t made{};
   (void)create(first, &made, nullptr, nullptr);
   give_turn(first);
-  while (over_ == 0) futex(over_, FUTEX_WAIT, 0);
+  while (over_ == 0) call_futex(over_, FUTEX_WAIT, 0);
   for (const auto& thread : threads_) real().join(thread->real, nullptr);
   if (warm_ && !blocks_.empty()) {
     fail("memory is not freed: " + std::to_string(blocks_.size()) + " blocks, one of " +
@@ -145,18 +145,18 @@ void Schedule::end_thread(void* argument) {
     give_turn(*next);
   } else {
     all.over_ = 1;
-    futex(all.over_, FUTEX_WAKE, 1);
+    call_futex(all.over_, FUTEX_WAKE, 1);
   }
 }
 
 void Schedule::wait_for_turn(Thread& self) noexcept {
-  while (self.turn.load() == 0) futex(self.turn, FUTEX_WAIT, 0);
+  while (self.turn.load() == 0) call_futex(self.turn, FUTEX_WAIT, 0);
   self.turn = 0;
 }
 
 void Schedule::give_turn(Thread& thread) noexcept {
   thread.turn = 1;
-  futex(thread.turn, FUTEX_WAKE, 1);
+  call_futex(thread.turn, FUTEX_WAKE, 1);
 }
 
 void Schedule::hand_over(Thread& self, Thread& next, bool waits) {

@@ -118,6 +118,8 @@ class Schedule {
   void notify(Thread& self, void* condition, Step step, bool all);
   int create(Thread& self, pthread_t* made, void* (*start)(void*), void* argument);
   void join(Thread& self, pthread_t thread, void** result, Step step);
+  /// As futex(2) without a timeout: waits while the word has that value, or wakes all.
+  long futex(Thread& self, const std::uint32_t* word, bool waits, std::uint32_t value, Step step);
   bool begin_once(Thread& self, void* guard, Step step);
   void end_once(Thread& self, void* guard, bool done, Step step);
 
