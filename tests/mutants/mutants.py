@@ -16,7 +16,8 @@ The mutants stand in tests/mutants/*.txt, each like this:
 
 `In` names the files, or directories, in one of which the lines with a minus stand, once; those with a plus
 come in their place. White space does not count, nor does where the lines stand: they move with the code.
-`Tests` are the files of tests that are to tell, and `Programs`, where there is such a line, what they start.
+`Tests` are the files of tests that are to tell, and `Programs`, where there is such a line, what they start. Those of
+tests/schedules are a program of their own, which looks at what no other may meet: a mutant names none but them then.
 
 A mutant is killed when one of those files fails, crashes or does not end. It is an error when one survives,
 and as well when what it breaks is not there any more or the broken tree does not build: it tests nothing then.
@@ -41,6 +42,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 WORK = SOURCE / "build" / "mutants"
 TREE, BUILD, CLEAN = WORK / "tree", WORK / "build", WORK / "clean"
 PROGRAM = BUILD / "tests" / "mutant_tests"
+SCHEDULES = BUILD / "tests" / "schedules" / "weir_schedules"
 SECONDS_FOR_A_CASE = 30
 SECONDS = 150  # for a file
 
@@ -77,11 +79,17 @@ class Mutant:
             # What the test starts itself need not be named; what its helpers start, must be.
             self.programs += re.findall(r'WEIR_TEST_PROGRAMS_DIR "/(\w+)"', path.read_text(encoding="utf-8"))
         self.programs = sorted(set(self.programs))
+        self.in_schedules = [test.startswith("schedules/") for test in self.tests]
+        if any(self.in_schedules) != all(self.in_schedules):
+            sys.exit(f"FAILED: {file.name}: {name} names tests of two programs")
+        self.in_schedules = all(self.in_schedules)
 
     def objects(self):
         return [f"tests/CMakeFiles/weir_tests.dir/{test}.cpp.o" for test in self.tests]
 
     def targets(self):
+        if self.in_schedules:
+            return [SCHEDULES.name]
         return self.objects() + [f"weir_test_program_{name}" for name in self.programs]
 
     def find(self, tree):
@@ -175,7 +183,8 @@ def restore_products():
 def run_tests(files, seconds_for_a_case=SECONDS_FOR_A_CASE):
     """The name of the first test case that fails, or None."""
     wanted = ",".join(f"*tests/{name}.cpp" for name in files)
-    command = [PROGRAM, f"--source-file={wanted}", "--abort-after=1"]
+    program = SCHEDULES if files[0].startswith("schedules/") else PROGRAM
+    command = [program, f"--source-file={wanted}", "--abort-after=1"]
     environment = {**os.environ, "WEIR_CASE_SECONDS": str(seconds_for_a_case)}
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         program = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment,
@@ -213,8 +222,8 @@ def verdict(mutant, link, base):
     before, stat = file.read_bytes(), file.stat()
     file.write_text(text, encoding="utf-8")
     try:
-        built = build(base + mutant.targets())
-        if built.returncode == 0:
+        built = build(mutant.targets() if mutant.in_schedules else base + mutant.targets())
+        if built.returncode == 0 and not mutant.in_schedules:
             built = link(mutant.objects())
         if built.returncode != 0:
             return False, "does not build:\n" + built.stdout[-2000:]
@@ -253,7 +262,8 @@ def main(arguments):
         sys.exit(f"FAILED: the tree as it is does not build\n{built.stdout[-5000:]}")
     keep_products()
     tests = sorted({test for mutant in mutants for test in mutant.tests})
-    linked = link([f"tests/CMakeFiles/weir_tests.dir/{test}.cpp.o" for test in tests])
+    linked = link([f"tests/CMakeFiles/weir_tests.dir/{test}.cpp.o" for test in tests
+                   if not test.startswith("schedules/")])
     if linked.returncode != 0:
         sys.exit(f"FAILED: the tests do not link\n{linked.stdout[-5000:]}")
     for test in tests:

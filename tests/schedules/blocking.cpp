@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,8 +17,25 @@
 using namespace weir;
 using namespace weir::schedules;
 
+namespace {
+
+/// Of the model: time passes only where everybody waits for it.
+class NoTimePasses {
+ public:
+  NoTimePasses() : begin_(std::chrono::steady_clock::now()) {}
+  NoTimePasses(const NoTimePasses&) = delete;
+  NoTimePasses& operator=(const NoTimePasses&) = delete;
+  ~NoTimePasses() { require(std::chrono::steady_clock::now() == begin_, "nobody waits for time"); }
+
+ private:
+  std::chrono::steady_clock::time_point begin_;
+};
+
+}  // namespace
+
 TEST_CASE("a job of a pool comes back with what it returns") {
   check("blocking", [] {
+    const NoTimePasses watched;
     ModelLoop loop;
     BlockingPool pool({.threads = 1});
     loop->run_until_complete([&]() -> Task<> {
@@ -30,6 +48,7 @@ TEST_CASE("a job of a pool comes back with what it returns") {
 TEST_CASE("two jobs of a pool are both done, by one thread or two") {
   for (const std::size_t threads : {1U, 2U}) {
     check("blocking, two by " + std::to_string(threads), [threads] {
+      const NoTimePasses watched;
       ModelLoop loop;
       BlockingPool pool({.threads = threads});
       loop->run_until_complete([&]() -> Task<> {
@@ -44,6 +63,7 @@ TEST_CASE("two jobs of a pool are both done, by one thread or two") {
 TEST_CASE(
     "a job whose caller is dropped is done, and what it holds is freed before the pool's end") {
   check("blocking, dropped", [] {
+    const NoTimePasses watched;
     ModelLoop loop;
     const std::shared_ptr<int> token = std::make_shared<int>(0);
     {
@@ -61,6 +81,7 @@ TEST_CASE(
     require(token.use_count() == 1, "what it captured is gone");
   });
   check("blocking, dropped in the queue", [] {
+    const NoTimePasses watched;
     ModelLoop loop;
     const std::shared_ptr<int> token = std::make_shared<int>(0);
     {
@@ -90,6 +111,7 @@ TEST_CASE("a pool that ends while its thread ends for want of work waits for it"
       co_await sleep(5s);
       co_await pool->run([] {});
     });
+    const NoTimePasses watched;
     pool.reset();
   });
 }

@@ -31,6 +31,17 @@ TEST_CASE("a call on a loop is answered, whether its run begins or ends meanwhil
     loop->run();
     thread.join();
   });
+  check("call behind a post", [] {
+    ModelLoop loop;
+    bool posted = false;
+    std::thread thread([&] {
+      loop->post([&] { posted = true; });
+      loop->call([&] { require(posted || !loop->runs_elsewhere(), "in order"); });
+      loop->stop();
+    });
+    loop->run();
+    thread.join();
+  });
   check("two visits against a run", [] {
     ModelLoop loop;
     int called = 0;

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -56,12 +57,15 @@ class ModelEngine final : public detail::IoEngine {
   [[nodiscard]] bool idle() const noexcept override { return operations_.empty(); }
   void add_metrics(Metrics&) const noexcept override {}
 
+  /// Bytes that have gone.
+  [[nodiscard]] std::size_t sent() const noexcept { return sent_; }
+
  private:
   static void complete(Operation& operation, std::int32_t result) noexcept {
     operation.state = Operation::State::idle;
     operation.on_complete(operation, {result, 0, nullptr});
   }
-  static bool ends(const Operation& operation, std::int32_t& result) noexcept {
+  bool ends(const Operation& operation, std::int32_t& result) noexcept {
     using Kind = detail::OperationKind;
     if (operation.cancel_wanted) {
       result = -ECANCELED;
@@ -71,10 +75,12 @@ class ModelEngine final : public detail::IoEngine {
     for (std::uint32_t i = 0; i < operation.gather.count; ++i) {
       result += static_cast<std::int32_t>(operation.gather.slices[i].size);
     }
+    sent_ += static_cast<std::size_t>(result);
     return true;
   }
 
   detail::List<Operation> operations_;
+  std::size_t sent_ = 0;
   Doorbell bell_;
 };
 
@@ -119,6 +125,9 @@ class ModelLoop {
               std::make_unique<ModelEngine>()) {}
   EventLoop& operator*() noexcept { return loop_; }
   EventLoop* operator->() noexcept { return &loop_; }
+  [[nodiscard]] std::size_t sent() noexcept {
+    return static_cast<ModelEngine&>(loop_.engine()).sent();
+  }
 
  private:
   EventLoop loop_;

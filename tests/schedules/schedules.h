@@ -31,7 +31,8 @@ struct Outcome {
 /// in the environment that one alone runs.
 Outcome explore(const std::string& name, const std::function<void()>& scenario, Limits limits = {});
 
-/// The same of threads as they come, `rounds` times: how many of them end, within some seconds.
+/// Runs it with threads as they come, `rounds` times, for a minute at the most: how many of them
+/// end before one fails, or has no end.
 std::uint64_t run_freely(const std::function<void()>& scenario, std::uint64_t rounds);
 
 /// Of a scenario, by any of its threads.

@@ -60,12 +60,13 @@ TEST_CASE("what a thread sends meets the sends of the loop, and all of it goes")
     loop->run_until_complete([&]() -> Task<> {
       Sending connection(*loop);
       std::thread thread([sender = connection->sender()] {
-        require(sender.try_send("from a thread"), "there is room");
+        for (int i = 0; i < 2; ++i) require(sender.try_send("thread"), "there is room");
       });
-      co_await connection->send("from the loop");
+      co_await connection->send("loop");
       co_await connection->flush();
+      co_await sleep(1s);  // until nobody has anything to do
       thread.join();
-      co_await connection->flush();
+      require(loop.sent() == 16, "all has gone");
     });
   });
 }
@@ -125,7 +126,7 @@ TEST_CASE("a send of another loop that waits for room is let in, or told of the 
       } else {
         co_await connection->send("more than the mark, too");
         co_await sleep(1s);  // until the other has nothing to do
-        co_await connection->flush();
+        require(loop.sent() == 23 + 2 * 18, "all has gone");
       }
     });
     thread.join();

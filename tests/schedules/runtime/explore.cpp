@@ -137,8 +137,8 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
   const bool full = environment("WEIR_SCHEDULES") == "full";
   if (full) {
     ++limits.preemptions;
-    limits.schedules = 2'000'000;
-    limits.random = 20'000;
+    limits.schedules = 100'000;
+    limits.random = 5'000;
   }
   const auto given = environment("WEIR_SCHEDULE");
   const SharedReport shared;
@@ -181,7 +181,7 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
 
 std::uint64_t run_freely(const std::function<void()>& scenario, std::uint64_t rounds) {
   const SharedReport shared;
-  (void)in_child(*shared, 5, [&] {
+  (void)in_child(*shared, 60, [&] {
     for (std::uint64_t i = 0; i < rounds; ++i) {
       scenario();
       ++shared->explored;

@@ -77,7 +77,13 @@ bool Schedule::wait(Thread& self, void* condition, void* mutex, Step step, Time 
   point(self, condition, step);
   touch(self, condition, 1, kSynchronizes, step.from);
   unlock(self, mutex, step.from);
-  const bool in_time = block(self, condition, step, deadline);
+  bool in_time = true;
+  if (choose_of(2, ~std::uint32_t{1}) == 0) {
+    in_time = block(self, condition, step, deadline);
+  } else {
+    note(self, {"the wait ends for no reason", step.from, 0});
+    point(self, condition, step);
+  }
   while (locations_.at(mutex).owner != kMostThreads) (void)block(self, mutex, step);
   Location& location = locations_.at(mutex);
   location.owner = self.number();
