@@ -60,6 +60,17 @@ TEST_CASE("two jobs of a pool are both done, by one thread or two") {
   }
 }
 
+TEST_CASE("a loop may end as soon as it has what its jobs return, before their pool") {
+  check("blocking, the loop ends first", [] {
+    const NoTimePasses watched;
+    BlockingPool pool({.threads = 2});
+    ModelLoop loop;
+    loop->run_until_complete([&]() -> Task<> {
+      (void)co_await when_all(pool.run([] { return 1; }), pool.run([] { return 2; }));
+    });
+  });
+}
+
 TEST_CASE(
     "a job whose caller is dropped is done, and what it holds is freed before the pool's end") {
   check("blocking, dropped", [] {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -36,33 +37,40 @@ void Shadow::forget_all() noexcept {
   freed_.clear();
 }
 
-Shadow::Cell* Shadow::find(std::uintptr_t granule, bool makes) {
+Shadow::Page* Shadow::find(std::uintptr_t number, bool makes) {
   constexpr std::uint64_t kMix = 0x9e3779b97f4a7c15;
-  std::size_t index = (granule * kMix) >> 47U;
-  static_assert(kCells == std::size_t{1} << (64 - 47));
-  for (;; index = (index + 1) % kCells) {
-    Cell& cell = cells_[index];
-    if (cell.round != round_) break;
-    if (cell.granule == granule) return &cell;
+  std::size_t index = (number * kMix) >> 51U;
+  static_assert(kPages == std::size_t{1} << (64 - 51));
+  for (;; index = (index + 1) % kPages) {
+    Page& page = pages_[index];
+    if (page.round != round_) break;
+    if (page.number == number) return &page;
   }
   if (!makes) return nullptr;
-  if (++used_ > kCells / 2) fail("a scenario uses too much memory for its shadow");
-  Cell& cell = cells_[index];
-  cell.granule = granule;
-  cell.round = round_;
-  cell.count = 0;
-  cell.synchronizes = false;
-  cell.freed = false;
-  if (auto after = freed_.upper_bound(granule * kGranule); after != freed_.begin()) {
-    --after;
-    cell.freed = granule * kGranule < after->first + after->second;
-  }
-  return &cell;
+  if (++used_ > kPages / 2) fail("a scenario uses too much memory for its shadow");
+  Page& page = pages_[index];
+  page.number = number;
+  page.round = round_;
+  std::fill(std::begin(page.cells), std::end(page.cells), Cell());
+  return &page;
 }
 
-void Shadow::look_for_race(const Cell& cell, const Knowledge& who, const Access& access) {
+bool Shadow::was_freed(std::uintptr_t address) const noexcept {
+  auto after = freed_.upper_bound(address);
+  if (after == freed_.begin()) return false;
+  --after;
+  return address < after->first + after->second;
+}
+
+bool Shadow::is_same(const Access& one, const Access& other) noexcept {
+  return one.time == other.time && one.thread == other.thread && one.bytes == other.bytes &&
+         one.kind.write == other.kind.write && one.kind.atomic == other.kind.atomic;
+}
+
+void Shadow::look_for_race(const Cell& cell, const Access* accesses, const Knowledge& who,
+                           const Access& access) {
   for (std::size_t i = 0; i < cell.count; ++i) {
-    const Access& other = cell.accesses[i];
+    const Access& other = accesses[i];
     if (other.thread == access.thread || (other.bytes & access.bytes) == 0) continue;
     if (!other.kind.write && !access.kind.write) continue;
     if (other.kind.atomic && access.kind.atomic) continue;
@@ -78,10 +86,11 @@ void Shadow::look_for_race(const Cell& cell, const Knowledge& who, const Access&
   }
 }
 
-void Shadow::note(Cell& cell, const Knowledge& who, const Access& access) noexcept {
+void Shadow::note(Cell& cell, Access* accesses, const Knowledge& who,
+                  const Access& access) noexcept {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < cell.count; ++i) {
-    const Access& other = cell.accesses[i];
+    const Access& other = accesses[i];
     const bool inside = (other.bytes & ~access.bytes) == 0;
     const bool same = other.thread == access.thread && other.kind.write == access.kind.write &&
                       other.kind.atomic == access.kind.atomic;
@@ -89,13 +98,13 @@ void Shadow::note(Cell& cell, const Knowledge& who, const Access& access) noexce
     const bool covered =
         access.kind.write && !access.kind.atomic && who.before.covers(other.thread, other.time);
     if (inside && (same || covered)) continue;
-    cell.accesses[kept++] = other;
+    accesses[kept++] = other;
   }
-  if (kept == Cell::kAccesses) {
-    std::move(cell.accesses + 1, cell.accesses + kept, cell.accesses);
+  if (kept == kAccesses) {
+    std::move(accesses + 1, accesses + kept, accesses);
     --kept;
   }
-  cell.accesses[kept++] = access;
+  accesses[kept++] = access;
   cell.count = static_cast<std::uint8_t>(kept);
 }
 
@@ -107,22 +116,31 @@ bool Shadow::touch(const Knowledge& who, const void* address, std::size_t bytes,
     const std::uintptr_t offset = at % kGranule;
     const std::size_t part = std::min<std::size_t>(bytes, kGranule - offset);
     const auto mask = static_cast<std::uint8_t>(((1U << part) - 1) << offset);
-    Cell& cell = *find(at / kGranule, true);
+    const std::uintptr_t granule = at / kGranule;
+    Page& page = *find(granule / kCells, true);
+    Cell& cell = page.cells[granule % kCells];
+    Access* const accesses = page.accesses[granule % kCells];
+    if (!cell.used) {
+      cell.used = true;
+      cell.freed = was_freed(granule * kGranule);
+    }
     if (cell.freed) {
       fail("memory is used after it was freed, by thread " + std::to_string(who.thread) + " " +
            place(from));
     }
     const Access access{who.now(), static_cast<std::uint8_t>(who.thread), mask, kind, from};
-    look_for_race(cell, who, access);
-    note(cell, who, access);
+    at += part;
+    bytes -= part;
+    // In one time of a thread's nobody else touches what it has touched, or it was a race already.
+    if (cell.count > 0 && is_same(accesses[cell.count - 1], access)) continue;
+    look_for_race(cell, accesses, who, access);
+    note(cell, accesses, who, access);
     if (kind.atomic) {
       cell.synchronizes = true;
     } else if (kind.write && cell.synchronizes) {
       cell.synchronizes = false;
       was_synchronizing = true;
     }
-    at += part;
-    bytes -= part;
   }
   return was_synchronizing;
 }
@@ -130,12 +148,18 @@ bool Shadow::touch(const Knowledge& who, const void* address, std::size_t bytes,
 void Shadow::free(const Knowledge& who, const void* block, std::size_t bytes, const void* from) {
   const auto first = reinterpret_cast<std::uintptr_t>(block);
   const Access access{who.now(), static_cast<std::uint8_t>(who.thread), 0xff, {true, false}, from};
-  for (std::uintptr_t granule = first / kGranule; granule * kGranule < first + bytes; ++granule) {
-    Cell* cell = find(granule, false);
-    if (cell == nullptr) continue;
-    if (cell->freed) fail("memory is freed twice " + place(from));
-    look_for_race(*cell, who, access);
-    cell->freed = true;
+  const std::uintptr_t end = (first + bytes + kGranule - 1) / kGranule;
+  for (std::uintptr_t granule = first / kGranule; granule < end;) {
+    Page* const page = find(granule / kCells, false);
+    const std::uintptr_t next = std::min(end, (granule / kCells + 1) * kCells);
+    for (; page != nullptr && granule < next; ++granule) {
+      Cell& cell = page->cells[granule % kCells];
+      if (!cell.used) continue;
+      if (cell.freed) fail("memory is freed twice " + place(from));
+      look_for_race(cell, page->accesses[granule % kCells], who, access);
+      cell.freed = true;
+    }
+    granule = next;
   }
   freed_[first] = bytes;
 }

@@ -24,7 +24,7 @@ struct Step {
 /// threads touch it at a time, and whether it was freed.
 class Shadow {
  public:
-  Shadow() : cells_(std::make_unique<Cell[]>(kCells)) {}
+  Shadow() : pages_(std::make_unique<Page[]>(kPages)) {}
 
   void forget_all() noexcept;
   struct Kind {
@@ -46,22 +46,33 @@ class Shadow {
     Kind kind;
     const void* from;
   };
+  static constexpr std::size_t kAccesses = 6;
+  /// Of eight bytes.
   struct Cell {
-    std::uintptr_t granule;
-    std::uint32_t round;
-    std::uint8_t count;
-    bool freed;
-    bool synchronizes;
-    static constexpr std::size_t kAccesses = 6;
-    Access accesses[kAccesses];
+    bool used = false;
+    bool freed = false;
+    bool synchronizes = false;
+    std::uint8_t count = 0;
   };
-  static constexpr std::size_t kCells = std::size_t{1} << 17;
+  /// Of neighbours, for they are used together.
+  static constexpr std::size_t kCells = 64;
+  struct Page {
+    std::uintptr_t number = 0;
+    std::uint32_t round = 0;
+    Cell cells[kCells];
+    Access accesses[kCells][kAccesses];
+  };
+  static constexpr std::size_t kPages = std::size_t{1} << 13;
 
-  Cell* find(std::uintptr_t granule, bool makes);
-  static void look_for_race(const Cell& cell, const Knowledge& who, const Access& access);
-  static void note(Cell& cell, const Knowledge& who, const Access& access) noexcept;
+  static bool is_same(const Access& one, const Access& other) noexcept;
+  Page* find(std::uintptr_t number, bool makes);
+  static void look_for_race(const Cell& cell, const Access* accesses, const Knowledge& who,
+                            const Access& access);
+  static void note(Cell& cell, Access* accesses, const Knowledge& who,
+                   const Access& access) noexcept;
+  [[nodiscard]] bool was_freed(std::uintptr_t address) const noexcept;
 
-  std::unique_ptr<Cell[]> cells_;
+  std::unique_ptr<Page[]> pages_;
   std::size_t used_ = 0;
   std::uint32_t round_ = 1;
   std::map<std::uintptr_t, std::size_t> freed_;
