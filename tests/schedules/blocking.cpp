@@ -64,8 +64,8 @@ TEST_CASE("a loop may end as soon as it has what its jobs return, before their p
   check("blocking, the loop ends first", [] {
     const NoTimePasses watched;
     BlockingPool pool({.threads = 2});
-    ModelLoop loop;
-    loop->run_until_complete([&]() -> Task<> {
+    const auto loop = std::make_unique<ModelLoop>();
+    (*loop)->run_until_complete([&]() -> Task<> {
       (void)co_await when_all(pool.run([] { return 1; }), pool.run([] { return 2; }));
     });
   });

@@ -72,20 +72,32 @@ class SharedReport {
 
 void run_one(const std::function<void()>& scenario) { Schedule::instance().run(scenario); }
 
-void explore_depth_first(const std::function<void()>& scenario, const Limits& limits) {
+/// False if there are more than may be.
+bool explore_within(unsigned preemptions, const std::function<void()>& scenario,
+                    std::uint64_t most) {
   Schedule& schedule = Schedule::instance();
-  bool again = true;
-  while (again) {
-    schedule.choices().begin_depth_first(limits.preemptions);
-    report->explored = 0;
-    for (again = false; !again && report->explored < limits.schedules;) {
+  for (;;) {
+    schedule.choices().begin_depth_first(preemptions);
+    std::uint64_t explored = 0;
+    // Where threads may be changed there may be more places than before: all over again.
+    bool again = false;
+    while (!again) {
+      if (explored == most) return false;
       run_one(scenario);
-      ++report->explored;
-      // Where threads may be changed there are more places than before: all over again.
+      report->explored = ++explored;
       again = schedule.take_news();
-      report->exhausted = !again && !schedule.choices().next();
-      if (report->exhausted) break;
+      if (!again && !schedule.choices().next()) return true;
     }
+  }
+}
+
+/// First with few preemptions, in which most faults show.
+void explore_depth_first(const std::function<void()>& scenario, const Limits& limits) {
+  for (unsigned preemptions = 0; preemptions <= limits.preemptions; ++preemptions) {
+    report->preemptions = preemptions;
+    report->exhausted = false;
+    report->exhausted = explore_within(preemptions, scenario, limits.schedules);
+    if (!report->exhausted) return;
   }
 }
 
@@ -160,7 +172,7 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
   Outcome outcome;
   outcome.explored = shared->explored;
   outcome.random = shared->random;
-  outcome.exhausted = shared->exhausted;
+  outcome.exhausted = shared->exhausted && shared->preemptions == limits.preemptions;
   if (shared->state != Report::State::done) {
     outcome.failure = shared->state == Report::State::failed
                           ? with_places_named(shared->what)
@@ -171,8 +183,8 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
     outcome.account = account_of(*shared);
   }
   std::printf("%s: %llu schedules with up to %u preemptions%s, %llu by chance, %llu steps%s%s\n",
-              name.c_str(), static_cast<unsigned long long>(outcome.explored), limits.preemptions,
-              outcome.exhausted ? ", which are all" : "",
+              name.c_str(), static_cast<unsigned long long>(outcome.explored), shared->preemptions,
+              shared->exhausted ? ", which are all" : "",
               static_cast<unsigned long long>(outcome.random),
               static_cast<unsigned long long>(shared->longest),
               outcome.failure.empty() ? "" : "\n  ", outcome.failure.c_str());

@@ -17,11 +17,11 @@ struct Report {
   };
 
   State state = State::running;
-  bool exhausted = false;      // all schedules within the bound were explored
-  std::uint64_t explored = 0;  // depth first
+  unsigned preemptions = 0;    // within which schedules are explored
+  bool exhausted = false;      // all of them were
+  std::uint64_t explored = 0;  // of them, depth first
   std::uint64_t random = 0;
   std::uint64_t longest = 0;  // steps of a schedule
-  std::uint64_t points = 0;   // places of the program where threads may be changed
   static constexpr std::size_t kMostText = 4096;
   char what[kMostText] = {};
   char schedule[kMostText] = {};  // the one that runs, or failed
