@@ -170,8 +170,9 @@ void check_planted(const std::string& name, const std::function<void()>& scenari
 
 void check_right(const std::string& name, const std::function<void()>& scenario) {
   const Outcome outcome = explore(name, scenario);
-  INFO(outcome.failure << "\nWEIR_SCHEDULE=" << outcome.schedule << "\n" << outcome.account);
-  CHECK(outcome.failure.empty());
+  if (outcome.left_out) return;
+  INFO("WEIR_SCHEDULE='", outcome.schedule, "'\n", outcome.account);
+  CHECK(outcome.failure == "");
   CHECK(outcome.exhausted);
 }
 

@@ -145,22 +145,48 @@ void require(bool holds, const char* what) {
   fail(std::string("not so: ") + what + ' ' + place(__builtin_return_address(0)));
 }
 
+/// Of WEIR_SCHEDULE: the schedule if it is one of that scenario.
+static std::optional<std::string_view> schedule_of(const std::string& name,
+                                                   std::string_view given) noexcept {
+  const std::size_t at = given.rfind('@');
+  if (given.substr(0, at) != name) return std::nullopt;
+  return at == std::string_view::npos ? std::string_view() : given.substr(at + 1);
+}
+
+static void say(const std::string& name, const Outcome& outcome, const Report& of) {
+  std::printf("%s: %llu schedules with up to %u preemptions%s, %llu by chance, %llu steps%s%s\n",
+              name.c_str(), static_cast<unsigned long long>(outcome.explored), of.preemptions,
+              of.exhausted ? ", which are all" : "",
+              static_cast<unsigned long long>(outcome.random),
+              static_cast<unsigned long long>(of.longest), outcome.failure.empty() ? "" : "\n  ",
+              outcome.failure.c_str());
+}
+
 Outcome explore(const std::string& name, const std::function<void()>& scenario, Limits limits) {
-  const bool full = environment("WEIR_SCHEDULES") == "full";
-  if (full) {
-    ++limits.preemptions;
-    limits.schedules = 100'000;
-    limits.random = 5'000;
+  const auto preemptions = environment("WEIR_SCHEDULES");
+  if (preemptions) {
+    limits.preemptions = static_cast<unsigned>(std::atoi(preemptions->data()));
+    limits.schedules = 1'000'000;
+    limits.random = 20'000;
   }
   const auto given = environment("WEIR_SCHEDULE");
+  std::optional<std::string_view> only;
+  if (given) {
+    only = schedule_of(name, *given);
+    if (!only) {
+      Outcome none;
+      none.left_out = true;
+      return none;
+    }
+  }
   const SharedReport shared;
-  const int status = in_child(*shared, full ? 3'000 : 120, [&] {
+  const int status = in_child(*shared, preemptions ? 7'200 : 120, [&] {
     Schedule& schedule = Schedule::instance();
     schedule.report_to(*shared);
     schedule.choices().begin_depth_first(0);
     run_one(scenario);  // so that what is initialized once is
-    if (given) {
-      schedule.choices().begin_replay(*given);
+    if (only) {
+      schedule.choices().begin_replay(*only);
       run_one(scenario);
     } else {
       (void)schedule.take_news();
@@ -173,21 +199,15 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
   outcome.explored = shared->explored;
   outcome.random = shared->random;
   outcome.exhausted = shared->exhausted && shared->preemptions == limits.preemptions;
+  if (shared->state != Report::State::done || only) outcome.account = account_of(*shared);
   if (shared->state != Report::State::done) {
     outcome.failure = shared->state == Report::State::failed
                           ? with_places_named(shared->what)
                           : "the process ended, with status " + std::to_string(status);
-    outcome.schedule = shared->schedule;
-    outcome.account = account_of(*shared);
-  } else if (given) {
-    outcome.account = account_of(*shared);
+    outcome.schedule = name + '@' + shared->schedule;
   }
-  std::printf("%s: %llu schedules with up to %u preemptions%s, %llu by chance, %llu steps%s%s\n",
-              name.c_str(), static_cast<unsigned long long>(outcome.explored), shared->preemptions,
-              shared->exhausted ? ", which are all" : "",
-              static_cast<unsigned long long>(outcome.random),
-              static_cast<unsigned long long>(shared->longest),
-              outcome.failure.empty() ? "" : "\n  ", outcome.failure.c_str());
+  say(name, outcome, *shared);
+  if (only) std::printf("%s", outcome.account.c_str());
   return outcome;
 }
 
