@@ -25,7 +25,6 @@ extern "C" {
 void* __real_malloc(std::size_t bytes);
 void* __real_calloc(std::size_t count, std::size_t bytes);
 void __real_free(void* block);
-long __real_syscall(long number, ...);
 }
 
 namespace {
@@ -52,6 +51,7 @@ Real look_up_all() noexcept {
   look_up(all.begin_once, "__cxa_guard_acquire");
   look_up(all.end_once, "__cxa_guard_release");
   look_up(all.abort_once, "__cxa_guard_abort");
+  look_up(all.syscall, "syscall");
   all.free = __real_free;
   return all;
 }
@@ -261,8 +261,8 @@ void* __wrap_calloc(std::size_t count, std::size_t bytes) {
 
 void __wrap_free(void* block) { weir::schedules::give_back(block, WEIR_FROM); }
 
-/// Of those that the library's headers make: std::atomic's waits.
-long __wrap_syscall(long number, ...) {
+/// Of those that the standard library makes: std::atomic's waits.
+long syscall(long number, ...) noexcept {
   va_list list;
   va_start(list, number);
   long arguments[6];
@@ -277,7 +277,7 @@ long __wrap_syscall(long number, ...) {
                               static_cast<std::uint32_t>(three), step);
     }
   }
-  return weir::schedules::__real_syscall(number, one, two, three, four, five, six);
+  return real().syscall(number, one, two, three, four, five, six);
 }
 
 }  // extern "C"

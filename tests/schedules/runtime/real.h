@@ -23,6 +23,7 @@ struct Real {
   int (*begin_once)(void*);
   void (*end_once)(void*);
   void (*abort_once)(void*);
+  long (*syscall)(long, ...);
   void (*free)(void*);
 };
 

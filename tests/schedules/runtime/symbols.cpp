@@ -26,7 +26,7 @@ std::string name_of(const std::string& address) {
   for (std::array<char, 4096> line{}; std::fgets(line.data(), line.size(), lines) != nullptr;) {
     std::string_view text(line.data());
     text = text.substr(0, text.find_first_of(" \n"));
-    if (text.find("/usr/include/") != std::string_view::npos || text.starts_with("??")) continue;
+    if (text.find("/c++/") != std::string_view::npos || text.starts_with("??")) continue;
     found = text;
     break;
   }
