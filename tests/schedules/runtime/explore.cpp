@@ -180,7 +180,7 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
     }
   }
   const SharedReport shared;
-  const int status = in_child(*shared, preemptions ? 7'200 : 120, [&] {
+  const int status = in_child(*shared, preemptions ? 7'200 : 500, [&] {
     Schedule& schedule = Schedule::instance();
     schedule.report_to(*shared);
     schedule.choices().begin_depth_first(0);
