@@ -43,6 +43,26 @@ TEST_CASE("what is posted by two threads wakes the loop, and all of it is run") 
   });
 }
 
+TEST_CASE("a task that another thread spawns runs, or is dropped with its loop") {
+  check("spawn against the end of a run", [] {
+    const auto token = std::make_shared<int>(0);
+    {
+      ModelLoop loop;
+      std::thread thread([&] {
+        loop->spawn([copy = token, &loop]() -> Task<> {
+          loop->stop();
+          Event never;
+          co_await never.wait();
+        });
+        loop->stop();
+      });
+      loop->run();
+      thread.join();
+    }
+    require(token.use_count() == 1, "the task is gone");
+  });
+}
+
 TEST_CASE("a stop of another thread ends a run at whatever moment it comes") {
   check("stop against sleep", [] {
     ModelLoop loop;
