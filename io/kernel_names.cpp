@@ -50,9 +50,11 @@ int lack_of_descriptors() noexcept {
 }
 
 std::error_code code_of_lookup(int result) {
-  if (result == EAI_SYSTEM) return {errno, std::generic_category()};
+  const int number = errno;  // EAI_SYSTEM's, but for what modules of nsswitch.conf make of it
   if (const int lack = lack_of_descriptors(); lack != 0) return {lack, std::generic_category()};
   switch (result) {
+    case EAI_SYSTEM:
+      return {number, std::generic_category()};
     case EAI_NONAME:
 #ifdef EAI_NODATA
     case EAI_NODATA:
