@@ -97,6 +97,7 @@ int main(int argc, char** argv) try {
   const dns::Answer answer = run(look_up(question));
   if (answer.code == 3) throw std::runtime_error("there is no such name");
   if (answer.code != 0) throw std::runtime_error("error " + std::to_string(answer.code));
+  if (answer.addresses.empty()) throw std::runtime_error("it has no address of this type");
   for (const std::string& address : answer.addresses) std::printf("%s\n", address.c_str());
   return 0;
 } catch (const std::exception& error) {

@@ -68,11 +68,11 @@ class Jobs {
     while (auto job = co_await waiting_.receive()) {
       // Dropped while it runs it goes on: it holds what it needs.
       auto work = [job = *job, results = results_] { do_one(job, *results); };
-      const auto done = co_await as_tuple(blocking(std::move(work)));
-      if (done.error) {
-        logging::write(logging::Level::error, "a result is lost: " + done.error.message());
-      } else {
+      try {
+        co_await blocking(std::move(work));
         --left_;
+      } catch (const std::exception& error) {  // the next job is another one
+        logging::write(logging::Level::error, std::string("a result is lost: ") + error.what());
       }
     }
   }

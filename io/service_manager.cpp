@@ -4,7 +4,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
@@ -66,13 +65,7 @@ bool tell(std::string_view state, std::span<const int> descriptors) noexcept {
 void tell_service_manager(std::string_view state) noexcept { (void)tell(state, {}); }
 
 bool store_descriptors(std::span<const int> descriptors) noexcept {
-  bool stored = true;
-  while (stored && !descriptors.empty()) {
-    const auto some = descriptors.first(std::min(descriptors.size(), kMostDescriptors));
-    stored = tell("FDSTORE=1\nFDNAME=weir", some);
-    descriptors = descriptors.subspan(some.size());
-  }
-  return stored;
+  return descriptors.size() <= kMostDescriptors && tell("FDSTORE=1\nFDNAME=weir", descriptors);
 }
 
 Duration service_watchdog() noexcept {

@@ -12,8 +12,8 @@ namespace weir::detail {
 /// does not go is lost. From any thread.
 void tell_service_manager(std::string_view state) noexcept;
 
-/// Gives it copies of descriptors to keep for the next process of the service (FDSTORE=1). False
-/// where there is nobody, or it did not go.
+/// Gives it copies of descriptors, 253 at the most, to keep for the next process of the service
+/// (FDSTORE=1). False where there is nobody, they are more, or it did not go.
 bool store_descriptors(std::span<const int> descriptors) noexcept;
 
 /// How long the service may say nothing before it is taken for stuck (sd_watchdog_enabled(3)); 0:

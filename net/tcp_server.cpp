@@ -260,7 +260,7 @@ Task<bool> TcpServer::hand_over(const std::vector<std::string>& command) {
     if (descriptors.empty()) {
       throw std::logic_error("weir: TcpServer::hand_over: it does not listen");
     }
-    successor.with_files = listeners.owns_files();
+    successor.with_files = listeners.owns_files() && !listeners.stored();
     if (const auto& security = server.core_->security) successor.secrets = security->secrets();
     successor.limit = detail::to_duration(server.core_->options.hand_over_timeout);
     Task<bool> started = EventLoop::current().machine().start_successor(std::move(successor));

@@ -28,8 +28,8 @@ void Listeners::store() {
   for (const Listener& listener : open_) {
     if (!listener.inherited) descriptors.push_back(listener.socket.fd());
   }
-  const bool stored = store_descriptors(descriptors);
-  for (Listener& listener : open_) listener.stored = stored && !listener.inherited;
+  stored_ = !descriptors.empty() && store_descriptors(descriptors);
+  for (Listener& listener : open_) listener.stored = stored_ && !listener.inherited;
 }
 
 std::size_t Listeners::inherit(Sockets& sockets, SocketAddress& address) {

@@ -31,6 +31,8 @@ class Listeners {
 
   /// Has the service manager keep those that are this process's own.
   void store();
+  /// Whether it does: then files of Unix paths are the next process's, too.
+  [[nodiscard]] bool stored() const noexcept { return stored_; }
 
   /// The first address, with the real port once it is open.
   [[nodiscard]] const SocketAddress& address() const noexcept { return addresses_.front(); }
@@ -49,6 +51,7 @@ class Listeners {
   std::size_t opened_ = 0;  // of the addresses
   std::vector<Listener> open_;
   bool owns_files_ = true;
+  bool stored_ = false;
 };
 
 }  // namespace weir::detail

@@ -467,6 +467,38 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("the file of a Unix socket that the manager keeps stays, also when a successor ends") {
+  const Directory directory;
+  Manager manager;
+  const Environment socket("NOTIFY_SOCKET", manager.name().c_str());
+  Servers servers({kProgram, "serve", "unix:" + directory.file("socket")});
+  const SocketAddress address = servers.ready();
+  CHECK(manager.next() == "FDSTORE=1\nFDNAME=weir");
+  ::kill(servers.current(), SIGHUP);
+  CHECK(servers.ready() == address);
+  CHECK(servers.wait() == 0);
+  talk(address);
+  ::kill(servers.current(), SIGTERM);
+  CHECK(servers.wait() == 0);
+  CHECK(std::filesystem::exists(directory / "socket"));
+}
+
+TEST_CASE("more listeners than the next process would take are not kept by halves") {
+  Manager manager;
+  const Environment socket("NOTIFY_SOCKET", manager.name().c_str());
+  for_each_engine([&](Engine engine) {
+    EventLoop loop({.engine = engine});
+    ServerOptions options;
+    options.address = SocketAddress::parse("127.0.0.1:0");
+    options.store_listeners = true;
+    TcpServer server(loop, options);
+    for (int i = 0; i < 253; ++i) server.add_address(SocketAddress::parse("127.0.0.1:0"));
+    server.start(echo);
+    CHECK(manager.all().empty());
+    CHECK(manager.store().empty());
+  });
+}
+
 TEST_CASE("every inherited listener of the address is served, however few loops there are") {
   for (const char* shape : {"", "2", "2 reuse_port"}) {
     CAPTURE(shape);

@@ -38,6 +38,8 @@ class Choices {
   [[nodiscard]] std::uint64_t draw(std::uint64_t below) noexcept;
   /// So far: "3:1,17:2", by how many times `choose` or `pass` was called before, without those that
   /// were the first option.
+  /// Whether a run came to all choices that a replay was given.
+  [[nodiscard]] bool used_up() const noexcept { return count_ == given_; }
   [[nodiscard]] std::string text() const;
   [[nodiscard]] std::size_t ordinal() const noexcept { return ordinal_; }
 

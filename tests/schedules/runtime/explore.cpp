@@ -188,6 +188,8 @@ Outcome explore(const std::string& name, const std::function<void()>& scenario, 
     if (only) {
       schedule.choices().begin_replay(*only);
       run_one(scenario);
+      if (!schedule.choices().used_up())
+        fail("the schedule has choices that this scenario does not come to");
     } else {
       (void)schedule.take_news();
       explore_depth_first(scenario, limits);
