@@ -51,9 +51,10 @@ struct ServerOptions {
   /// Gives the listening sockets that this process opened to the service manager to keep
   /// (NOTIFY_SOCKET, FDSTORE of sd_notify(3); systemd's `FileDescriptorStoreMax=`): who connects
   /// after a crash or during a restart waits for the next process, which inherits them, instead of
-  /// being refused. Without a manager, or of more than 253 listeners, nothing is kept. The manager's
-  /// copies listen until the service is stopped: no second server of the same process can bind such
-  /// an address, and one that the next process has no server for accepts and is not answered.
+  /// being refused. Without a manager, or of more than 253 listeners, nothing is kept. The
+  /// manager's copies listen until the service is stopped: no second server of the same process can
+  /// bind such an address, and one that the next process has no server for accepts and is not
+  /// answered.
   bool store_listeners = false;
 
   /// Connections at the same time; 0: no limit. Those beyond are closed at once. A peer is an IPv4
