@@ -26,51 +26,6 @@ constexpr std::uint32_t kLongTurn = 100;
 
 }  // namespace
 
-/// In the waiting thread's frame, until it is answered. Where that thread runs a loop, this is
-/// guarded as that loop's own calls are: it answers them meanwhile, so that two loops may call each
-/// other.
-struct EventLoop::Call {
-  Call(void (*what)(void*), void* with, EventLoop* by) noexcept
-      : function(what),
-        context(with),
-        caller(by),
-        mutex(by != nullptr ? by->calls_mutex_ : own_mutex),
-        changed(by != nullptr ? by->calls_changed_ : own_changed) {}
-
-  void answer() noexcept {
-    try {
-      function(context);
-    } catch (...) {
-      failure = std::current_exception();
-    }
-    const std::lock_guard lock(mutex);  // whoever waits can go when we are out of it
-    answered = true;
-    changed.notify_all();
-  }
-  void wait() {
-    std::unique_lock lock(mutex);
-    for (;;) {
-      changed.wait(lock,
-                   [this] { return answered || (caller != nullptr && !caller->calls_.empty()); });
-      if (answered) return;
-      lock.unlock();
-      caller->answer_calls();
-      lock.lock();
-    }
-  }
-
-  detail::Link link;
-  void (*function)(void*);
-  void* context;
-  EventLoop* caller;  // nullptr: a thread without a loop
-  std::exception_ptr failure;
-  std::mutex own_mutex;
-  std::condition_variable own_changed;
-  std::mutex& mutex;
-  std::condition_variable& changed;
-  bool answered = false;
-};
-
 EventLoop::EventLoop(LoopOptions options)
     : EventLoop(options, detail::current_machine(),
                 detail::current_machine().make_engine(options)) {
@@ -97,6 +52,11 @@ EventLoop::EventLoop(LoopOptions options, detail::Machine& machine,
 EventLoop::~EventLoop() {
   if (entry_) detail::AllLoops::instance().remove(*entry_);
   hosted_.reset();
+  {
+    std::unique_lock lock(calls_mutex_);
+    wait_for_visitor(lock);
+    visitor_ = std::this_thread::get_id();
+  }
   try {
     engine_->attach();
   } catch (const std::logic_error&) {
@@ -125,6 +85,7 @@ EventLoop::~EventLoop() {
     }
   }
   mailbox_->close();
+  answer_calls();
 }
 
 detail::Machine& detail::current_machine() noexcept {
@@ -210,47 +171,89 @@ bool EventLoop::has_other_visitor() const noexcept {
   return visitor_ != std::thread::id() && visitor_ != std::this_thread::get_id();
 }
 
-EventLoop::Visit::Visit(EventLoop& loop, bool waits)
-    : loop_(loop), is_here_(loop.in_loop_thread()) {
-  if (is_here_) return;
-  std::unique_lock lock(loop.calls_mutex_);
-  if (waits) loop.wait_for_visitor(lock);
-  is_here_ = !loop.runs_elsewhere() && !loop.has_other_visitor();
-  is_first_ = is_here_ && loop.visitor_ == std::thread::id();
-  if (is_first_) loop.visitor_ = std::this_thread::get_id();
+EventLoop::Access EventLoop::begin_visit() noexcept {
+  if (in_loop_thread()) return Access::inside;
+  if (runs_elsewhere() || has_other_visitor()) return Access::none;
+  if (visitor_ != std::thread::id()) return Access::inside;
+  visitor_ = std::this_thread::get_id();
+  return Access::visit;
 }
 
-EventLoop::Visit::~Visit() {
-  if (!is_first_) return;
-  const std::lock_guard lock(loop_.calls_mutex_);
-  loop_.visitor_ = {};
-  loop_.calls_changed_.notify_all();
-}
-
-void EventLoop::call_erased(void (*function)(void*), void* context) {
-  const bool inside = in_loop_thread();
-  const auto call_here = [&] {
-    const Entered entered(*this);
-    function(context);
-  };
-  std::unique_lock lock(calls_mutex_, std::defer_lock);
+void EventLoop::end_visit(Access access) noexcept {
+  if (access != Access::visit) return;
+  const Entered entered(*this);
   for (;;) {
-    if (while_idle(call_here)) {
-      // Whoever else runs it is to look at what was made ready.
-      if (!inside) mailbox_->knock();
-      return;
-    }
-    lock.lock();
-    if (runs_elsewhere()) break;
-    lock.unlock();  // its run has ended meanwhile
+    answer_calls();
+    const std::lock_guard lock(calls_mutex_);
+    if (!calls_.empty()) continue;
+    visitor_ = {};
+    calls_changed_.notify_all();
+    return;
   }
-  Call call(function, context, current_or_null());
-  calls_.push_back(call);
-  calls_changed_.notify_all();
-  mailbox_->knock();
-  lock.unlock();  // from here on the loop may be gone
-  call.wait();
-  if (call.failure != nullptr) std::rethrow_exception(std::move(call.failure));
+}
+
+EventLoop::Visit::Visit(EventLoop& loop)
+    : loop_(loop), access_([&loop] {
+        const std::lock_guard lock(loop.calls_mutex_);
+        return loop.begin_visit();
+      }()) {}
+
+EventLoop::Visit::~Visit() { loop_.end_visit(access_); }
+
+EventLoop::Call::Call(EventLoop& loop, void (*function)(void*), void* context)
+    : loop_(loop),
+      function_(function),
+      context_(context),
+      caller_(current_or_null()),
+      mutex_(caller_ != nullptr ? caller_->calls_mutex_ : own_mutex_),
+      changed_(caller_ != nullptr ? caller_->calls_changed_ : own_changed_) {
+  const std::lock_guard lock(loop.calls_mutex_);
+  access_ = loop.begin_visit();
+  if (access_ != Access::none) return;
+  loop.calls_.push_back(*this);
+  loop.calls_changed_.notify_all();
+  loop.mailbox_->knock();
+}
+
+void EventLoop::Call::finish() {
+  if (access_ == Access::none) {
+    wait();  // by its end the loop may be gone
+    if (failure_ != nullptr) std::rethrow_exception(std::move(failure_));
+    return;
+  }
+  struct Leave {
+    Call& call;
+    ~Leave() {
+      // Whoever else runs it is to look at what was made ready.
+      if (call.caller_ != &call.loop_) call.loop_.mailbox_->knock();
+      call.loop_.end_visit(call.access_);
+    }
+  } const leave{*this};
+  const Entered entered(loop_);
+  function_(context_);
+}
+
+void EventLoop::Call::answer() noexcept {
+  try {
+    function_(context_);
+  } catch (...) {
+    failure_ = std::current_exception();
+  }
+  const std::lock_guard lock(mutex_);  // whoever waits can go when we are out of it
+  answered_ = true;
+  changed_.notify_all();
+}
+
+void EventLoop::Call::wait() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    changed_.wait(lock,
+                  [this] { return answered_ || (caller_ != nullptr && !caller_->calls_.empty()); });
+    if (answered_) return;
+    lock.unlock();
+    caller_->answer_calls();
+    lock.lock();
+  }
 }
 
 void EventLoop::run() {

@@ -228,20 +228,70 @@ class EventLoop final : public detail::Scheduler {
   /// Rethrows what the function threw. It needs no memory.
   template <class Function>
   void call(Function function) {
-    call_erased([](void* context) { (*static_cast<Function*>(context))(); }, &function);
+    Call(*this, function).finish();
   }
 
-  /// Calls the function here, unless the loop runs elsewhere: false then. No run begins meanwhile,
-  /// and no other thread does the same: it waits for one that does.
-  template <class Function>
-  bool while_idle(Function function) {
-    return visit(Visit(*this, true), function);
-  }
-  /// The same, but false as well if another thread does it: for who holds a lock that may need.
-  template <class Function>
-  bool if_idle(Function function) {
-    return visit(Visit(*this, false), function);
-  }
+  /// What this thread may do with it at once.
+  enum class Access : std::uint8_t {
+    none,    // another thread runs it, or visits it
+    inside,  // this one does
+    visit,   // this one does from now on
+  };
+
+  /// Has a loop that does not run for this thread alone, which may visit it again meanwhile: until
+  /// then no run begins, and the loop does not end. What is called on it meanwhile is answered as
+  /// it leaves.
+  class Visit {
+   public:
+    explicit Visit(EventLoop& loop);
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+    ~Visit();
+    /// False: another thread runs or has it.
+    [[nodiscard]] bool is_here() const noexcept { return access_ != Access::none; }
+
+   private:
+    EventLoop& loop_;
+    const Access access_;
+  };
+
+  /// `call` in two steps, for who knows that the loop is there in the first of them only: from then
+  /// on it answers before it ends. In the calling thread's frame, until it is answered. Where that
+  /// thread runs a loop, this is guarded as that loop's own calls are: it answers them meanwhile,
+  /// so that two loops may call each other.
+  class Call {
+   public:
+    template <class Function>
+    Call(EventLoop& loop, Function& function)
+        : Call(loop, [](void* context) { (*static_cast<Function*>(context))(); }, &function) {}
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+    ~Call() = default;
+
+    /// To be called, once.
+    void finish();
+
+    detail::Link link;  // of those that wait for the loop
+
+   private:
+    friend EventLoop;
+    Call(EventLoop& loop, void (*function)(void*), void* context);
+
+    void answer() noexcept;
+    void wait();
+
+    EventLoop& loop_;
+    void (*const function_)(void*);
+    void* const context_;
+    EventLoop* const caller_;  // nullptr: a thread without a loop
+    std::exception_ptr failure_;
+    std::mutex own_mutex_;
+    std::condition_variable own_changed_;
+    std::mutex& mutex_;
+    std::condition_variable& changed_;
+    bool answered_ = false;
+    Access access_ = Access::none;
+  };
 
   /// One turn, for an engine whose `wait` does not block. On a thread where no loop runs, or
   /// nested in another loop's wait.
@@ -306,28 +356,6 @@ class EventLoop final : public detail::Scheduler {
     bool begun_ = false;  // as the machine knows
   };
 
-  /// Has a loop that does not run for this thread alone, which may visit it again meanwhile.
-  class Visit {
-   public:
-    Visit(EventLoop& loop, bool waits);
-    Visit(const Visit&) = delete;
-    Visit& operator=(const Visit&) = delete;
-    ~Visit();
-    /// False: another thread has it.
-    [[nodiscard]] bool is_here() const noexcept { return is_here_; }
-
-   private:
-    EventLoop& loop_;
-    bool is_here_;
-    bool is_first_ = false;
-  };
-
-  template <class Function>
-  static bool visit(const Visit& visit, Function& function) {
-    if (visit.is_here()) function();
-    return visit.is_here();
-  }
-
   struct Hosted {
     Hosted(EventLoop& loop, int descriptor) : running(loop), fd(descriptor) {}
     Running running;
@@ -348,9 +376,10 @@ class EventLoop final : public detail::Scheduler {
     EventLoop& loop_;
   };
 
-  struct Call;  // what another thread waits for in `call`
-  void call_erased(void (*function)(void*), void* context);
   void answer_calls() noexcept;
+  /// With `calls_mutex_` held.
+  [[nodiscard]] Access begin_visit() noexcept;
+  void end_visit(Access access) noexcept;
   [[nodiscard]] bool has_other_visitor() const noexcept;
   void wait_for_visitor(std::unique_lock<std::mutex>& lock);
 
@@ -407,7 +436,7 @@ class EventLoop final : public detail::Scheduler {
   std::mutex calls_mutex_;
   // For this loop's thread, while it waits for an answer, and for whoever waits for a visitor.
   std::condition_variable calls_changed_;
-  std::thread::id visitor_;
+  std::thread::id visitor_;  // also the one that ends the loop
   bool of_parent_ = false;
   detail::List<Call> calls_;
   std::unique_ptr<Hosted> hosted_;  // from `poll_fd` on

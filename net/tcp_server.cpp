@@ -190,8 +190,9 @@ void TcpServer::start(Handler handler) {
       AcceptorOptions held;  // an inherited one may hold more than ours would
       held.backlog = std::max(options.backlog, held.backlog);
       Acceptor acceptor(share.gate().loop(), std::move(listener.socket), held);
-      if (!listener.inherited && !listener.stored) acceptor.own_listener();
-      if (!parts_->listeners->owns_files() || listener.stored) acceptor.share_listener();
+      const bool stored = parts_->listeners->stored() && !listener.inherited;
+      if (!listener.inherited && !stored) acceptor.own_listener();
+      if (!parts_->listeners->owns_files() || stored) acceptor.share_listener();
       acceptor.share_listener(core_->successors);
       share.intake().accept_with(std::move(acceptor));
     });
@@ -254,8 +255,7 @@ Task<bool> TcpServer::hand_over(const std::vector<std::string>& command) {
     std::vector<int>& descriptors = successor.descriptors;
     for (const detail::Listener& one : listeners.all()) descriptors.push_back(one.socket.fd());
     for (const auto& share : server.core_->shares()) {
-      if (!share->gate().gone())
-        share->gate().loop().call([&] { share->intake().list_listeners(descriptors); });
+      (void)share->gate().call([&] { share->intake().list_listeners(descriptors); });
     }
     if (descriptors.empty()) {
       throw std::logic_error("weir: TcpServer::hand_over: it does not listen");

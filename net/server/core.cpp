@@ -131,7 +131,7 @@ ServerCore::Shares ServerCore::tear_down() noexcept {
     all.swap(shares_);
   }
   for (const auto& share : all) {
-    if (!share->gate().gone()) share->gate().loop().call([&share] { share->tear_down(); });
+    (void)share->gate().call([&share] { share->tear_down(); });
   }
   return all;
 }

@@ -29,7 +29,6 @@ void Listeners::store() {
     if (!listener.inherited) descriptors.push_back(listener.socket.fd());
   }
   stored_ = !descriptors.empty() && store_descriptors(descriptors);
-  for (Listener& listener : open_) listener.stored = stored_ && !listener.inherited;
 }
 
 std::size_t Listeners::inherit(Sockets& sockets, SocketAddress& address) {

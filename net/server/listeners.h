@@ -12,7 +12,6 @@ namespace weir::detail {
 struct Listener {
   Socket socket;
   bool inherited = false;  // from whoever started this process
-  bool stored = false;     // the service manager keeps it for the next one
 };
 
 /// The listening sockets of a server, from when they are opened, or found among those that this
@@ -31,7 +30,8 @@ class Listeners {
 
   /// Has the service manager keep those that are this process's own.
   void store();
-  /// Whether it does: then files of Unix paths are the next process's, too.
+  /// Whether it does: then files of Unix paths, and those not inherited, are the next process's,
+  /// too.
   [[nodiscard]] bool stored() const noexcept { return stored_; }
 
   /// The first address, with the real port once it is open.

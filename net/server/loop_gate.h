@@ -42,18 +42,31 @@ class LoopGate {
     if (open_ && note != nullptr) mailbox_->push(std::move(note));
   }
 
-  /// Whether another thread runs the loop now; nothing if this is shut.
-  [[nodiscard]] std::optional<bool> runs_elsewhere() const {
-    const std::lock_guard lock(mutex_);
-    if (!open_) return std::nullopt;
-    return loop_.runs_elsewhere();
+  /// Has the loop do that, and returns when it is done, as `EventLoop::call`; false once the loop
+  /// may have ended. Whoever has shut this meanwhile may still be at it.
+  template <class Function>
+  bool call(Function function) {
+    std::optional<EventLoop::Call> call;
+    {
+      const std::lock_guard lock(mutex_);
+      if (gone_) return false;
+      call.emplace(loop_, function);
+    }
+    call->finish();
+    return true;
   }
-  /// False if another thread runs the loop; else it stands still, or this is shut and nothing is
-  /// done.
+  /// Does it here, if the loop stands still. False if another thread has it; nothing is done if
+  /// this is shut.
   template <class Function>
   bool if_idle(Function function) {
-    const std::lock_guard lock(mutex_);
-    return !open_ || loop_.if_idle(std::move(function));
+    std::optional<EventLoop::Visit> visit;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!open_) return true;
+      visit.emplace(loop_);
+    }
+    if (visit->is_here()) function();
+    return visit->is_here();
   }
 
   /// On the loop's thread. False if it is shut.
@@ -66,10 +79,6 @@ class LoopGate {
     const std::lock_guard lock(mutex_);
     gone_ = true;
   }
-  [[nodiscard]] bool gone() const {
-    const std::lock_guard lock(mutex_);
-    return gone_;
-  }
 
   /// In the child of a fork: whoever had the lock is not there.
   void become_parents() noexcept { new (&mutex_) std::mutex; }
@@ -77,7 +86,7 @@ class LoopGate {
  private:
   EventLoop& loop_;
   const std::shared_ptr<Mailbox> mailbox_;  // outlives the loop
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   bool open_ = true;
   bool gone_ = false;
 };

@@ -13,50 +13,45 @@ constexpr auto kSlice = std::chrono::milliseconds(4);
 
 }  // namespace
 
-void Walk::start(Function function, const Shares& shares) {
-  Shares order = shares;
-  std::shared_ptr<Walk> walk(new Walk(std::move(function), {}));
-  if (EventLoop::current_or_null() != nullptr) {
-    const auto here = std::find_if(order.begin(), order.end(),
-                                   [](const auto& share) { return share->gate().is_here(); });
-    if (here != order.end()) std::rotate(order.begin(), here, here + 1);
-    walk->shares_ = std::move(order);
-    if (walk->shares_.empty()) return;
-    if (walk->shares_.front()->gate().is_here()) return go_on(walk);
-    walk->at_ = static_cast<std::size_t>(-1);
-    return go_to_next(walk);
+void Walk::start(Function function, Shares shares) {
+  if (EventLoop::current_or_null() == nullptr) {
+    return Walk(std::move(function), std::move(shares)).go_from_outside();
   }
-  // A loop that does not run can be used from here.
-  std::erase_if(order, [&](const auto& share) {
-    const auto running = share->gate().runs_elsewhere();
-    const auto visit = [&] {
-      const EventLoop::Entered entered(share->gate().loop());
-      (void)walk->visit(*share, TimePoint::max());
-    };
-    return !running || (!*running && share->gate().loop().while_idle(visit));
-  });
-  walk->shares_ = std::move(order);
+  const auto here = std::find_if(shares.begin(), shares.end(),
+                                 [](const auto& share) { return share->gate().is_here(); });
+  const bool begins_here = here != shares.end();
+  if (begins_here) std::rotate(shares.begin(), here, here + 1);
+  const std::shared_ptr<Walk> walk(new Walk(std::move(function), std::move(shares)));
+  if (begins_here) return go_on(walk);
   walk->at_ = static_cast<std::size_t>(-1);
-  // Beside the promise, so that the other thread has let go of the exception when we look at it.
-  std::exception_ptr failure;
-  walk->failure_ = &failure;
-  std::future<void> done = walk->done_.emplace().get_future();
   go_to_next(walk);
-  walk.reset();  // so that it breaks its promise if a loop ends before
-  try {
-    done.get();
-  } catch (const std::future_error&) {  // and the connections have ended with their loop
-  }
-  if (failure != nullptr) std::rethrow_exception(std::move(failure));
 }
 
-bool Walk::visit(Share& share, TimePoint until) {
+void Walk::go_from_outside() {
+  for (const auto& share : shares_) {
+    for (bool through = false; !through;) {
+      if (!share->gate().call([&] { through = visit(*share); })) break;
+    }
+  }
+}
+
+bool Walk::visit(Share& share) {
   if (share.is_closed()) return true;
-  if (!std::exchange(begun_, true)) {
+  if (std::exchange(begun_, &share) != &share) {
     share.roster().begin(walker_);
     last_ = share.core().accepted();
   }
+  struct End {
+    Walk& walk;
+    bool is_due = true;
+    ~End() {
+      if (!is_due) return;
+      walk.walker_.link.unlink();
+      walk.begun_ = nullptr;
+    }
+  } end{*this};
   const auto keep = share.shared_from_this();  // the function may end the server
+  const TimePoint until = share.gate().loop().machine().now() + kSlice;
   while (Connection* stream = walker_.next) {
     if (stream->identity().id() > last_) break;
     walker_.next = share.roster().after(*stream);
@@ -67,26 +62,17 @@ bool Walk::visit(Share& share, TimePoint until) {
       ~Release() { ConnectionAccess::let_go(connection); }
     } const release{connection};
     function_(connection);
-    if (walker_.next != nullptr && share.gate().loop().machine().now() >= until) return false;
+    if (walker_.next != nullptr && share.gate().loop().machine().now() >= until) {
+      end.is_due = false;
+      return false;
+    }
   }
-  walker_.link.unlink();
-  begun_ = false;
   return true;
 }
 
 void Walk::go_on(const std::shared_ptr<Walk>& walk) {
   const auto share = walk->shares_[walk->at_];
-  try {
-    const TimePoint until = share->gate().loop().machine().now() + kSlice;
-    if (!walk->visit(*share, until) && share->gate().post_function([walk] { go_on(walk); })) return;
-  } catch (...) {
-    walk->walker_.link.unlink();
-    if (!walk->done_) throw;
-    *walk->failure_ = std::current_exception();
-  }
-  if (walk->done_ && *walk->failure_ != nullptr) {
-    walk->done_->set_value();
-  } else {
+  if (walk->visit(*share) || !share->gate().post_function([walk] { go_on(walk); })) {
     go_to_next(walk);
   }
 }
@@ -95,7 +81,6 @@ void Walk::go_to_next(const std::shared_ptr<Walk>& walk) {
   while (++walk->at_ < walk->shares_.size()) {
     if (walk->shares_[walk->at_]->gate().post_function([walk] { go_on(walk); })) return;
   }
-  if (walk->done_) walk->done_->set_value();
 }
 
 }  // namespace weir::detail

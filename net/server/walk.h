@@ -5,11 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <functional>
-#include <future>
 #include <memory>
-#include <optional>
 #include <vector>
 
 namespace weir::detail {
@@ -25,27 +22,28 @@ class Walk {
 
   /// Begins where this thread's loop is; without one it returns at the end, and throws what the
   /// function threw.
-  static void start(Function function, const Shares& shares);
+  static void start(Function function, Shares shares);
 
  private:
   Walk(Function function, Shares shares)
       : function_(std::move(function)), shares_(std::move(shares)) {}
 
+  /// From a thread without a loop: whoever has a loop answers it, and a loop that has ended has no
+  /// connections any more.
+  void go_from_outside();
   static void go_on(const std::shared_ptr<Walk>& walk);
   static void go_to_next(const std::shared_ptr<Walk>& walk);
-  /// Begins with the share's connections, or goes on, until it is through (true) or the time is
-  /// over.
-  bool visit(Share& share, TimePoint until);
+  /// Begins with the share's connections, or goes on, until it is through (true) or a slice of the
+  /// turn is over.
+  bool visit(Share& share);
 
   const Function function_;
   Shares shares_;  // in this order
   std::size_t at_ = 0;
-  std::optional<std::promise<void>> done_;
-  std::exception_ptr* failure_ = nullptr;  // of the thread that waits, if one does
 
   // On the present loop.
   Walker walker_;
-  bool begun_ = false;
+  Share* begun_ = nullptr;  // with whose connections
   std::uint64_t last_ = 0;  // the number of the last that stood there when it came
 };
 

@@ -47,7 +47,13 @@ TEST_CASE("a call on a loop is answered, whether its run begins or ends meanwhil
     ModelLoop loop;
     int called = 0;
     std::thread thread([&] {
-      if (!loop->while_idle([&] { ++called; })) loop->call([&] { ++called; });
+      bool here = false;
+      {
+        const EventLoop::Visit visit(*loop);
+        here = visit.is_here();
+        if (here) ++called;
+      }
+      if (!here) loop->call([&] { ++called; });
     });
     loop->run_until_complete([]() -> Task<> { co_await yield(); });
     loop->call([&] { ++called; });
@@ -138,13 +144,15 @@ TEST_CASE("what goes through a gate to a loop is done before the gate is shut, o
     bool done = false;
     std::thread thread([&, gate] {
       accepted = gate->post_function([&] { done = true; });
-      (void)gate->runs_elsewhere();
+      bool called = false;
+      if (gate->call([&] { called = true; })) require(called, "who may call is answered");
       (void)gate->if_idle([] {});
     });
     (*loop)->run_until_complete([&]() -> Task<> {
       co_await yield();
       (void)gate->shut();
       co_await yield();
+      gate->leave();
     });
     loop.reset();
     thread.join();

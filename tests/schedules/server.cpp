@@ -108,3 +108,25 @@ TEST_CASE("a walk over the connections of a server ends, whether that stops mean
     thread.join();
   });
 }
+
+TEST_CASE("a walk over the connections of a server ends where the run of its loop does") {
+  check("server, walk against the end of a run", [] {
+    ModelLoop loop;
+    TcpServer server(*loop, loopback());
+    server.start(serve);
+    std::thread thread([&] { server.for_each_connection([](TcpConnection&) {}); });
+    loop->run_until_complete([]() -> Task<> { co_await yield(); });
+    thread.join();
+  });
+}
+
+TEST_CASE("a walk over the connections of a server ends where its loop stands still and ends") {
+  check("server, walk against the end of its loop", [] {
+    auto loop = std::make_unique<ModelLoop>();
+    TcpServer server(**loop, loopback());
+    server.start(serve);
+    std::thread thread([&] { server.for_each_connection([](TcpConnection&) {}); });
+    loop.reset();
+    thread.join();
+  });
+}
