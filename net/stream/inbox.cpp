@@ -13,6 +13,34 @@ constexpr std::size_t kCopyUpTo = 512;
 /// What lies in a large buffer is copied out if it is smaller than this.
 constexpr std::size_t kBulkPays = 8192;
 
+/// The same as `Inbox::find` from `start` on, where what is looked for may lie across pieces.
+[[gnu::noinline]] std::size_t find_across(SegmentQueue& segments, std::string_view delimiter,
+                                          std::size_t start, std::size_t limit) {
+  std::size_t base = 0;  // where the piece begins
+  for (std::uint32_t i = 0; i < segments.size() && base < limit; base += segments[i].size(), ++i) {
+    const Segment& piece = segments[i];
+    const std::size_t end = std::min(base + piece.size(), limit);
+    while (start < end) {
+      const auto* from = piece.data() + (start - base);
+      const void* hit = std::memchr(from, delimiter.front(), end - start);
+      if (hit == nullptr) break;
+      start = base + static_cast<std::size_t>(static_cast<const std::byte*>(hit) - piece.data());
+      if (start + delimiter.size() > limit) break;
+      // The rest may lie in the next pieces.
+      std::size_t matched = 1;
+      std::size_t at = start + 1 - base;
+      for (std::uint32_t j = i; matched < delimiter.size(); ++matched, ++at) {
+        while (at >= segments[j].size()) at = 0, ++j;
+        if (static_cast<char>(segments[j].data()[at]) != delimiter[matched]) break;
+      }
+      if (matched == delimiter.size()) return start + matched;
+      ++start;
+    }
+    start = std::max(start, end);
+  }
+  return 0;
+}
+
 }  // namespace
 
 void Inbox::wait_slowly(Reader& reader) {
@@ -53,6 +81,7 @@ Chunk Inbox::take_most(std::size_t most) noexcept {
 
 Chunk Inbox::take_exactly(std::size_t count) {
   if (count == 0) return {};
+  if (count == unread_ && segments_.size() == 1) return take_some();
   if (segments_.front().size() >= count) return take_most(count);
   BufferRef whole = make_buffer(count);
   for (std::size_t copied = 0; copied < count;) {
@@ -87,32 +116,18 @@ std::size_t Inbox::find(std::string_view delimiter, std::size_t most, std::size_
   const std::size_t limit = std::min(most, unread_);
   if (limit < delimiter.size()) return 0;
   // A delimiter may begin in what was looked at before.
-  std::size_t start = scanned < delimiter.size() ? 0 : scanned - (delimiter.size() - 1);
-  std::size_t base = 0;  // where the piece begins
-  for (std::uint32_t i = 0; i < segments_.size() && base < limit;
-       base += segments_[i].size(), ++i) {
-    const Segment& piece = segments_[i];
-    const std::size_t end = std::min(base + piece.size(), limit);
-    while (start < end) {
-      const auto* from = piece.data() + (start - base);
-      const void* hit = std::memchr(from, delimiter.front(), end - start);
-      if (hit == nullptr) break;
-      start = base + static_cast<std::size_t>(static_cast<const std::byte*>(hit) - piece.data());
-      if (start + delimiter.size() > limit) break;
-      // The rest may lie in the next pieces.
-      std::size_t matched = 1;
-      std::size_t at = start + 1 - base;
-      for (std::uint32_t j = i; matched < delimiter.size(); ++matched, ++at) {
-        while (at >= segments_[j].size()) at = 0, ++j;
-        if (static_cast<char>(segments_[j].data()[at]) != delimiter[matched]) break;
-      }
-      if (matched == delimiter.size()) return start + matched;
-      ++start;
-    }
-    start = std::max(start, end);
+  const std::size_t start = scanned < delimiter.size() ? 0 : scanned - (delimiter.size() - 1);
+  std::size_t found = 0;
+  if (segments_.size() == 1) [[likely]] {
+    const std::string_view piece(reinterpret_cast<const char*>(segments_.only().data()), limit);
+    const std::size_t at =
+        delimiter.size() == 1 ? piece.find(delimiter.front(), start) : piece.find(delimiter, start);
+    if (at != std::string_view::npos) found = at + delimiter.size();
+  } else {
+    found = find_across(segments_, delimiter, start, limit);
   }
-  scanned = limit;
-  return 0;
+  if (found == 0) scanned = limit;
+  return found;
 }
 
 Failure Inbox::why_ended() noexcept {

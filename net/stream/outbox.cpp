@@ -95,7 +95,11 @@ bool Outbox::try_send_copy(const std::byte* data, std::size_t size) {
   if (!takes_alone(size)) return size > 0 && try_send_behind(data, size);
   BufferRef buffer = OutQueue::copy_of(data, size);
   data = buffer->data();
-  return try_send_plain(buffer, data, size);
+  // As `try_send_plain` does; that it may has been asked.
+  level_.set_pending(size);
+  queue_.push_alone(std::move(buffer), data, size);
+  sink_.output_alone();
+  return true;
 }
 
 bool Outbox::try_take_over(OtherMessage& message) {
