@@ -5,6 +5,7 @@ namespace weir::detail {
 Outbox::Waiters::~Waiters() {
   for (Waiting* waiting = untold_; waiting != nullptr; waiting = waiting->next_untold) {
     waiting->untold = false;
+    waiting->outbox = nullptr;
   }
 }
 

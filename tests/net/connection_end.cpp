@@ -176,6 +176,41 @@ TEST_CASE("a connection may go while those who hear of its end are about to resu
   });
 }
 
+TEST_CASE("whoever hears of a reset first may end the connection and drop those who hear next") {
+  on_each_engine([]() -> Task<> {
+    for (const bool timed : {false, true}) {
+      CAPTURE(timed);
+      std::optional<Connected> pair(connect_pair(marks(1000, 10), kSmall));
+      Peer peer = std::move(pair->peer);
+      TaskGroup writers;
+      int told = 0;
+      for (int i = 0; i < 3; ++i) {
+        writers.spawn([&]() -> Task<> {
+          try {
+            while (pair) {
+              auto sent = pair->connection.send(std::string(300'000, 'x'));
+              if (timed) {
+                co_await timeout(1h, std::move(sent));
+              } else {
+                co_await std::move(sent);
+              }
+            }
+          } catch (const std::system_error&) {
+            ++told;
+            pair.reset();
+            writers.cancel();
+          }
+        });
+      }
+      co_await turns(3);
+      peer.reset();
+      co_await turn_until([&] { return told != 0; });
+      co_await turns(3);
+      CHECK(told == 1);
+    }
+  });
+}
+
 TEST_CASE("force_close resets at once while a send waits, also right behind the peer's FIN") {
   if (plain_only("it is about the kernel's sends")) return;
   on_each_engine([]() -> Task<> {
