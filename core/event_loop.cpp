@@ -135,15 +135,20 @@ void EventLoop::Running::end() {
   }
 }
 
+/// Those that wait now: who calls again as soon as it is answered leaves others their turn.
 void EventLoop::answer_calls() noexcept {
+  const Call* last = nullptr;
   for (;;) {
     Call* call = nullptr;
     {
       const std::lock_guard lock(calls_mutex_);
+      if (last == nullptr) last = calls_.back();
       call = calls_.pop_front();
     }
     if (call == nullptr) return;
+    const bool is_last = call == last;  // as long as it is there
     call->answer();
+    if (is_last) return;
   }
 }
 

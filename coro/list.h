@@ -105,6 +105,9 @@ class List {
   /// The first item, or nullptr. It stays in the list.
   [[nodiscard]] T* front() const noexcept { return empty() ? nullptr : item_of(head_.next_); }
 
+  /// The last item, or nullptr.
+  [[nodiscard]] T* back() const noexcept { return empty() ? nullptr : item_of(head_.prev_); }
+
   /// The item behind `item`, or nullptr at the end.
   [[nodiscard]] T* after(T& item) const noexcept {
     Link* next = link_of(item).next_;

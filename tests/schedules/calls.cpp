@@ -7,6 +7,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -59,6 +60,23 @@ TEST_CASE("a call on a loop is answered, whether its run begins or ends meanwhil
     loop->call([&] { ++called; });
     thread.join();
     require(called == 2, "both were called");
+  });
+}
+
+TEST_CASE("who calls again as soon as it is answered is answered in a later turn") {
+  check("calls one by one", [] {
+    ModelLoop loop;
+    const std::thread::id its = std::this_thread::get_id();
+    std::thread thread([&] {
+      std::uint64_t first = 0;  // the turn, where the loop ran
+      loop->call([&] {
+        if (std::this_thread::get_id() == its) first = loop->metrics().turns;
+      });
+      loop->call([&] { require(first == 0 || loop->metrics().turns > first, "in a later turn"); });
+      loop->stop();
+    });
+    loop->run();
+    thread.join();
   });
 }
 
