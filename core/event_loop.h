@@ -188,6 +188,7 @@ class EventLoop final : public detail::Scheduler {
   /// was called. Throws `std::logic_error` on another thread, or before `poll_fd`.
   bool run_ready();
 
+  /// The time of the turn, by the steady clock; in a simulation, the world's. Loop's thread.
   [[nodiscard]] TimePoint now() noexcept override;
   [[nodiscard]] TimePoint deadline_in(Duration delay) noexcept override;
 

@@ -104,7 +104,8 @@ struct ServerOptions {
 /// What became of the connections that a drain found.
 struct DrainReport {
   std::size_t finished = 0;  // ended in time, also by a peer's reset, a timeout or a failure
-  std::size_t forced = 0;    // reset at the limit, or by a stop before it
+  std::size_t forced = 0;    // reset at the limit, or by a stop before it; also one whose peer had
+                             // got everything and kept its own end open, if `linger` is longer
 };
 
 /// What a server has done so far.
