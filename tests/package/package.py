@@ -160,12 +160,25 @@ def main(work):
         print("skipped: dpkg-deb is not here")
         return
     run("cpack", "-B", work / "deb", cwd=BUILD)
-    package = next((work / "deb").glob("libweir-dev_*.deb"))
-    listed = run("dpkg-deb", "--contents", package)
-    for part in ("/usr/include/weir/weir.h", "libweir.a", "weirConfig.cmake", "weir.pc"):
-        if part not in listed:
-            sys.exit(f"FAILED: the Debian package has no {part}")
-    print("passed: the Debian package")
+    parts = {"libweir-dev_*.deb": ["/usr/include/weir/weir.h", "libweir.a", "weirConfig.cmake", "weir.pc",
+                                   "/usr/bin/weir-doctor", "weir-gdb.py", "/libweir-dev/copyright"],
+             "libweir-doc_*_all.deb": ["/weir/README.md", "/weir/docs/guide.md", "/weir/examples/chat.cpp",
+                                       "/libweir-doc/copyright"]}
+    if shutil.which("doxygen") is None:
+        print("skipped: doxygen is not here, libweir-doc has no site")
+    else:
+        parts["libweir-doc_*_all.deb"].append("/weir/html/index.html")
+    for pattern, wanted in parts.items():
+        package = next((work / "deb").glob(pattern), None)
+        if package is None:
+            sys.exit(f"FAILED: cpack makes no {pattern}")
+        listed = run("dpkg-deb", "--contents", package)
+        for part in wanted:
+            if part not in listed:
+                sys.exit(f"FAILED: {package.name} has no {part}")
+        if ("/usr/include/" in listed) != (pattern == "libweir-dev_*.deb"):
+            sys.exit(f"FAILED: {package.name} has headers, or none")
+    print("passed: the Debian packages")
 
 
 if __name__ == "__main__":
