@@ -6,6 +6,8 @@ import math
 import pathlib
 import sys
 
+import report
+
 COLOURS = (("weir", "#1b6ca8"), ("reference", "#7a7a7a"), ("", "#d9a441"))
 RATIOS = ("64x64", "1000x64", "64x64x16", "16KiB", "1MiB", "churn")
 LATENCIES = ("64x64", "paced", "slow-mix")
@@ -38,7 +40,8 @@ def bars(axes, title, values, ranges=None):
 
 
 def draw_cpu(pyplot, record):
-    summary = {name: figures for name, figures in record["summary"].items() if len(figures) > 1}
+    summary = {name: figures for name, figures in record["summary"].items()
+               if len(figures) > 1 and record["workloads"][name].get("group") != "sizes"}
     if not summary:
         return None
     figure, grid = panels(pyplot, len(summary))
@@ -70,6 +73,28 @@ def draw_ratio(pyplot, record):
         axes.axvline(1, color="#c0392b", linewidth=0.8)
     return figure, ("What a request costs the server, against a server written by hand for it "
                     "(median of pairs, less is better; red: A/A)")
+
+
+def draw_sizes(pyplot, record):
+    """Lines over sizes: a cliff is seen at once."""
+    found = report.per_mib(record, "sizes")
+    if not found:
+        return None
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
+    for name, costs in found.items():
+        if name != "A/A":
+            axes.plot([record["workloads"][workload]["size"] / 1024 for workload in costs], list(costs.values()),
+                      marker="o", markersize=3, linewidth=1.2, label=name,
+                      linestyle="-" if name.startswith("weir") else "--")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("KiB of a message", fontsize=8)
+    axes.set_ylabel("CPU µs per MiB", fontsize=8)
+    axes.legend(fontsize=7)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, "What a MiB costs the server, by the size of messages (1 connection, median of the rounds)"
 
 
 def draw_latency(pyplot, record):
@@ -124,7 +149,8 @@ def draw_all(record, directory):
     matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     machine = record["machine"]
     paths = []
-    for name, draw in (("cpu", draw_cpu), ("ratio", draw_ratio), ("latency", draw_latency), ("footprint", draw_footprint)):
+    for name, draw in (("cpu", draw_cpu), ("ratio", draw_ratio), ("latency", draw_latency),
+                       ("sizes", draw_sizes), ("footprint", draw_footprint)):
         drawn = draw(pyplot, record)
         if drawn is None:
             continue

@@ -29,7 +29,7 @@ import report
 import tls
 from servers import (BenchError, Server, client_command, end_upon_signals, pick_cores,
                      raise_descriptor_limit, run_client, running)
-from workloads import WORKLOADS
+from workloads import GROUPS, WORKLOADS
 
 # What ratios are taken to: the first of these that takes part in the workload.
 BASES = ("reference-epoll-tls", "weir-uring-tls", "reference-uring", "reference-epoll", "weir-uring")
@@ -161,7 +161,8 @@ class Bench:
         if plan.most_connections:
             arguments += ["--connections", self.connections(workload)]
         seconds = max(self.options.seconds, plan.seconds)
-        arguments += ["--duration", seconds, "--warmup", max(seconds / 4, plan.warmup)]
+        warmup = 0 if plan.cold else max(seconds / 4, plan.warmup)
+        arguments += ["--duration", seconds, "--warmup", warmup]
         if entry["kind"] == "cipher":
             result = run_client([client, "--cipher", "--json", *map(str, arguments)], self.cores[0])
         else:
@@ -281,8 +282,16 @@ def named_command(text):
     return name, command
 
 
+def foreign_command(text):
+    return pathlib.Path(shlex.split(text)[0]).name if text.strip() else "", text
+
+
 def words(text):
     return [word for word in text.split(",") if word]
+
+
+def workloads(text):
+    return [name for word in words(text) for name in GROUPS.get(word, [word])]
 
 
 def parse_options():
@@ -295,14 +304,18 @@ def parse_options():
     parser.add_argument("--seconds", type=float, help="measured time per run (0.25)")
     parser.add_argument("--servers", type=words, default=[], metavar="NAME,...",
                         help="only those whose names begin so: weir, reference-epoll, asio.*epoll ...")
-    parser.add_argument("--workloads", type=words, metavar="NAME,...",
+    parser.add_argument("--workloads", type=workloads, metavar="NAME,...",
                         default=[name for name, w in WORKLOADS.items() if not w.only_when_named],
-                        help="only these of: " + ", ".join(WORKLOADS) + "; 'none' for no rounds")
+                        help="only these of: " + ", ".join(WORKLOADS) + "; 'none' for no rounds; " +
+                        ", ".join(GROUPS) + " for all of a kind")
     parser.add_argument("--no-footprint", action="store_true",
                         help="leave out idle memory, system calls, instructions, compiling, size")
     parser.add_argument("--idle-connections", type=int, default=10000)
     parser.add_argument("--server", metavar="NAME=COMMAND", type=named_command, action="append",
                         default=[], help="a further echo server (may be repeated)")
+    parser.add_argument("--against", metavar="COMMAND", type=foreign_command, action="append",
+                        dest="server", help="the same, called by its program's name; in a command '{port}' "
+                        "stands for the port that it is to listen on")
     parser.add_argument("--build", metavar="DIRECTORY", type=pathlib.Path, help=argparse.SUPPRESS,
                         default=pathlib.Path("build/release"))
     parser.add_argument("--output", metavar="DIRECTORY", type=pathlib.Path,
@@ -343,7 +356,8 @@ def compare(options, directory):
     record["idle_tls_connections"] = bench.idle_tls_connections
     record["workloads"] = {
         name: {"text": bench.describe(name), "unit": WORKLOADS[name].unit, "base": bench.base_of(name),
-               "depth": WORKLOADS[name].depth, "without": WORKLOADS[name].without} for name in options.workloads}
+               "depth": WORKLOADS[name].depth, "size": WORKLOADS[name].size, "group": WORKLOADS[name].group,
+               "without": WORKLOADS[name].without} for name in options.workloads}
     record["summary"] = bench.summarize(record["samples"])
     record["skipped"] = bench.skipped
     record["failures"] = [{"what": what, "server": server, "times": len(reasons), "reason": reasons[-1]}

@@ -56,6 +56,27 @@ def print_workload(record, workload):
         print(f"{name} takes no part: {reason}")
 
 
+def per_mib(record, group):
+    """{server: {workload: CPU in µs for each MiB of messages}}"""
+    found = {}
+    for workload, about in record["workloads"].items():
+        if about.get("group") == group:
+            for name, figures in record["summary"][workload].items():
+                found.setdefault(name, {})[workload] = figures["cpu_us_per_request"] * (1 << 20) / about["size"]
+    return found
+
+
+def print_groups(record):
+    for group in ("sizes", "bulk"):
+        found = per_mib(record, group)
+        if found:
+            names = [name for name, about in record["workloads"].items() if about.get("group") == group]
+            print(f"\n{group}: CPU of the server in us per MiB of messages")
+            print_rows(["server"] + [name.partition("-")[2] for name in names],
+                       [[server] + [f"{found[server][name]:.0f}" if name in found[server] else "-" for name in names]
+                        for server in order(found, record["workloads"][names[0]]["base"])])
+
+
 def print_footprint(record):
     if not record["footprint"]:
         return
@@ -83,6 +104,7 @@ def print_all(record):
     print_noise(record)
     for workload in record["summary"]:
         print_workload(record, workload)
+    print_groups(record)
     print_footprint(record)
     for name, reason in record["skipped"].items():
         print(f"skipped: {name}: {reason}")

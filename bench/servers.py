@@ -9,6 +9,7 @@ import resource
 import select
 import shlex
 import signal
+import socket
 import subprocess
 import time
 
@@ -35,24 +36,35 @@ def in_child(core):
     return prepare
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+PORT = "{port}"  # in a command, in place of which a free one stands
+
+
 class Server:
-    """A running echo server. Any program that says `listening on ADDRESS:PORT` first will do."""
+    """A running echo server: any program that says `listening on ADDRESS:PORT` first, or whose command takes
+    the port that it is to listen on."""
 
     log = None  # where all servers' stderr goes; None: to that of this script
 
     def __init__(self, command, core=None):
-        self.command = list(command)
-        if "--port" not in self.command:
+        given = free_port() if any(PORT in word for word in command) else None
+        self.command = [word.replace(PORT, str(given)) for word in command]
+        if given is None and "--port" not in self.command:
             self.command += ["--port", "0"]
         try:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                self.command, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if given is None else self.log or subprocess.DEVNULL,
                 stderr=self.log, preexec_fn=in_child(core))
         except OSError as error:
             raise BenchError(f"cannot start {self.command[0]}: {error.strerror}") from error
         self.pid = self._process.pid
         try:
-            self.address, self.port = self._read_address()
+            self.address, self.port = self._read_address() if given is None else self._await_port(given)
         except BaseException:
             self.stop()
             raise
@@ -69,6 +81,14 @@ class Server:
                 raise BenchError(f"{shlex.join(self.command)}: it {reason}")
             output += piece
         return output.decode(errors="replace").splitlines()[0]
+
+    def _await_port(self, port):
+        deadline = time.monotonic() + START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return "127.0.0.1", port
+            time.sleep(0.01)
+        raise BenchError(f"{shlex.join(self.command)}: nobody listens on 127.0.0.1:{port}")
 
     def _read_address(self):
         line = self.read_line()
@@ -89,7 +109,8 @@ class Server:
                 self._process.wait(seconds)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        self._process.stdout.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         return self._process.wait()
 
 

@@ -15,16 +15,29 @@ class Workload:
     # cannot find a better one by themselves.
     buffer: int = 0
     warmup: float = 0  # seconds, at the least
+    cold: bool = False  # none
     seconds: float = 0  # measured, at the least
     most_rounds: int = 1000
     # As many connections as the limit of descriptors allows, but not more than this.
     most_connections: int = 0
     without: dict = dataclasses.field(default_factory=dict)  # server: why it takes no part
-    only_when_named: bool = False
+    group: str = ""  # of which it is one; taken by the name of that, or by its own, alone
+
+    @property
+    def only_when_named(self):
+        return bool(self.group)
 
     @property
     def depth(self):
-        return int(self.arguments[self.arguments.index("--depth") + 1]) if "--depth" in self.arguments else 1
+        return self._number("--depth", 1)
+
+    @property
+    def size(self):
+        """Bytes of a message."""
+        return self._number("--size", 64)
+
+    def _number(self, option, otherwise):
+        return int(self.arguments[self.arguments.index(option) + 1]) if option in self.arguments else otherwise
 
 
 def of(*arguments, **fields):
@@ -35,6 +48,25 @@ def of(*arguments, **fields):
 def tls(text, *arguments, **fields):
     """A workload for servers with TLS, with the same without TLS beside them."""
     return of(f"TLS, {text}", *arguments, **{"kind": "tls", "beside": ("plain",)} | fields)
+
+
+def size_name(size):
+    return f"{size >> 20}MiB" if size >= 1 << 20 else f"{size >> 10}KiB"
+
+
+def sizes():
+    """One connection, messages of each size: what a MiB costs must not jump between two of them."""
+    return {f"size-{size_name(size)}": of(f"1 connection, {size_name(size)}", "--connections", 1, "--size", size,
+                                          buffer=min(max(size, 4096), 65536), group="sizes")
+            for size in (1 << shift for shift in range(12, 25))}
+
+
+def bulk():
+    """Many connections that move much each, from their first message on and later."""
+    return {f"bulk-{count}{'-cold' if cold else ''}": of(
+                f"{count} connections, 1 MiB{', the first second' if cold else ''}", "--connections", count,
+                "--size", 1 << 20, buffer=65536, group="bulk", seconds=1, cold=cold)
+            for count in (4, 16, 64, 200) for cold in (True, False)}
 
 
 AND_CIPHER = ("plain", "cipher")
@@ -76,5 +108,9 @@ WORKLOADS = {
                      certificate="rsa", seconds=0.5),
     # Clients that go with RST: an error for the server, where churn gives it an end of stream.
     "churn-reset": of("churn, closed by RST", "--connections", 64, "--churn", "--reset",
-                      only_when_named=True),
+                      group="resets"),
+    **sizes(),
+    **bulk(),
 }
+GROUPS = {group: [name for name, workload in WORKLOADS.items() if workload.group == group]
+          for group in sorted({workload.group for workload in WORKLOADS.values()} - {""})}
