@@ -1,7 +1,10 @@
-// Echo on libuv. A peer that does not read is not read from.
+// Echo on libuv. A peer that does not read is not read from. With LIBUV_TUNED as those write it who
+// know it well: one buffer for all reads, what came is written at once, and only what the kernel
+// does not take is copied and queued.
 #include <uv.h>
 
 #include <csignal>
+#include <cstring>
 
 #include "options.h"
 
@@ -17,7 +20,37 @@ struct Write {
 };
 
 void allocate(uv_handle_t*, std::size_t, uv_buf_t* buffer) {
+#ifdef LIBUV_TUNED
+  static char* const shared = new char[buffer_size];
+  *buffer = uv_buf_init(shared, static_cast<unsigned>(buffer_size));
+#else
   *buffer = uv_buf_init(new char[buffer_size], static_cast<unsigned>(buffer_size));
+#endif
+}
+
+void release(const uv_buf_t* buffer) {
+#ifdef LIBUV_TUNED
+  (void)buffer;
+#else
+  delete[] buffer->base;
+#endif
+}
+
+/// What is to be queued of what came: an owner of the bytes, or nothing.
+char* left_to_write(uv_stream_t* stream, const uv_buf_t* buffer, std::size_t& size) {
+#ifdef LIBUV_TUNED
+  const uv_buf_t data = uv_buf_init(buffer->base, static_cast<unsigned>(size));
+  const int written = uv_try_write(stream, &data, 1);
+  const std::size_t gone = written > 0 ? static_cast<std::size_t>(written) : 0;
+  if (gone == size) return nullptr;
+  size -= gone;
+  char* copy = new char[size];
+  std::memcpy(copy, buffer->base + gone, size);
+  return copy;
+#else
+  (void)stream, (void)size;
+  return buffer->base;
+#endif
 }
 
 void close_connection(uv_handle_t* handle) {
@@ -38,12 +71,15 @@ void on_written(uv_write_t* request, int status) {
 
 void on_read(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
   if (size <= 0) {
-    delete[] buffer->base;
+    release(buffer);
     if (size < 0) close_connection(reinterpret_cast<uv_handle_t*>(stream));
     return;
   }
-  auto* write = new Write{.request = {}, .data = buffer->base};
-  const uv_buf_t data = uv_buf_init(buffer->base, static_cast<unsigned>(size));
+  std::size_t left = static_cast<std::size_t>(size);
+  char* bytes = left_to_write(stream, buffer, left);
+  if (bytes == nullptr) return;
+  auto* write = new Write{.request = {}, .data = bytes};
+  const uv_buf_t data = uv_buf_init(bytes, static_cast<unsigned>(left));
   uv_write(&write->request, stream, &data, 1, on_written);
   if (uv_stream_get_write_queue_size(stream) > kMostQueued) uv_read_stop(stream);
 }
