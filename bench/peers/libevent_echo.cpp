@@ -8,9 +8,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#include <csignal>
-
-#include "options.h"
+#include "libevent_serve.h"
 
 namespace {
 
@@ -48,30 +46,5 @@ void on_connection(evconnlistener* listener, evutil_socket_t fd, sockaddr*, int,
 
 int main(int argc, char** argv) {
   peers::Options options = peers::parse_options(argc, argv);
-  std::signal(SIGPIPE, SIG_IGN);
-  event_base* base = event_base_new();
-
-  event* terminate = evsignal_new(
-      base, SIGTERM,
-      [](evutil_socket_t, short, void* loop) {
-        event_base_loopbreak(static_cast<event_base*>(loop));
-      },
-      base);
-  event_add(terminate, nullptr);
-
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(options.port);
-  evconnlistener* listener = evconnlistener_new_bind(
-      base, on_connection, &options, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 4096,
-      reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  if (listener == nullptr) {
-    std::perror("listen");
-    return 1;
-  }
-  socklen_t length = sizeof address;
-  getsockname(evconnlistener_get_fd(listener), reinterpret_cast<sockaddr*>(&address), &length);
-  peers::announce(ntohs(address.sin_port));
-  event_base_dispatch(base);
+  return peers::serve(options, on_connection);
 }

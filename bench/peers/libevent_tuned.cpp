@@ -11,9 +11,8 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 
-#include "options.h"
+#include "libevent_serve.h"
 
 namespace {
 
@@ -91,32 +90,7 @@ void on_connection(evconnlistener* listener, evutil_socket_t fd, sockaddr*, int,
 }  // namespace
 
 int main(int argc, char** argv) {
-  const peers::Options options = peers::parse_options(argc, argv);
+  peers::Options options = peers::parse_options(argc, argv);
   buffer_size = options.buffer;
-  std::signal(SIGPIPE, SIG_IGN);
-  event_base* base = event_base_new();
-
-  event* terminate = evsignal_new(
-      base, SIGTERM,
-      [](evutil_socket_t, short, void* loop) {
-        event_base_loopbreak(static_cast<event_base*>(loop));
-      },
-      base);
-  event_add(terminate, nullptr);
-
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(options.port);
-  evconnlistener* listener = evconnlistener_new_bind(
-      base, on_connection, nullptr, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_REUSEABLE, 4096,
-      reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  if (listener == nullptr) {
-    std::perror("listen");
-    return 1;
-  }
-  socklen_t length = sizeof address;
-  getsockname(evconnlistener_get_fd(listener), reinterpret_cast<sockaddr*>(&address), &length);
-  peers::announce(ntohs(address.sin_port));
-  event_base_dispatch(base);
+  return peers::serve(options, on_connection);
 }
